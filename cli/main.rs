@@ -1,0 +1,4 @@
+//! The `cbs` command.
+fn main() -> anyhow::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The executors of cbs: containers, sources and file operations.

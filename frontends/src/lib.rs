@@ -1,0 +1,1 @@
+//! The frontends of cbs: Dockerfile and bake files to LLB.

@@ -1,0 +1,1 @@
+//! The FUSE mounts of cbs: store trees as files.

@@ -1,0 +1,1 @@
+//! The OCI model of cbs: configs, layers, registries and archives.

@@ -1,0 +1,1 @@
+//! The build graph of cbs: LLB vertices, cache keys and the scheduler.

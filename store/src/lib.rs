@@ -1,0 +1,1 @@
+//! The content store of cbs: blobs, trees, realisations and gc roots.
