@@ -1,1 +1,30 @@
-//! The content store of cbs: blobs, trees, realisations and gc roots.
+//! The content store of cbs: blobs by digest, Merkle trees over them, and what finds and keeps them.
+//!
+//! ```text
+//! bytes ── put ──► blob ──┐                           realisation: cache key → snapshots
+//!                         ├──► directory … tree ──┬── snapshot = tree + layers
+//! entries ── put ─────────┘                       └── layer = a tree of changes (whiteouts, opaque)
+//!                                  gc root, lease ──► keep trees alive
+//! ```
+//! Start at [`Store`]; [`MemoryStore`] is the smallest one. Functions that read or edit trees ([`edit`], [`diff`],
+//! [`tar`], [`ingest`]) ask for the traits [`DirectoryStore`] and [`BlobStore`] only. Everything here blocks: call it
+//! from a blocking thread. Nothing here knows LLB, images or FUSE, reads the environment, or prints.
+
+mod blob;
+mod digest;
+mod directory;
+mod error;
+mod memory;
+mod store;
+
+pub use blob::{Blob, BlobStore, ContentStore, DirectoryStore, INLINE_LIMIT, blob_path};
+pub use digest::{
+    BlobDigest, CacheKey, ContentDigest, KeyHasher, ParseDigestError, Sha256Digest, TreeDigest, hex, unhex32,
+};
+pub use directory::{
+    Directory, DirectoryError, DirectoryRef, Entry, LinkGroup, Metadata, NAME_MAX, Node, Timestamp, Totals, check_name,
+    hash_content,
+};
+pub use error::StoreError;
+pub use memory::MemoryStore;
+pub use store::*;

@@ -1,0 +1,86 @@
+//! What the store can fail with.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::{BlobDigest, DirectoryError, TreeDigest};
+
+/// A failure of the store; the message names the thing.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system said no.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// A verb phrase such as `write blob`.
+        action: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The index said no.
+    #[error("store index: cannot {action}")]
+    Index {
+        /// A verb phrase such as `record realisation`.
+        action: &'static str,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// A blob's bytes are not the ones its name says.
+    #[error("blob {expected} is damaged: its bytes hash to {actual}")]
+    DamagedBlob {
+        /// The name.
+        expected: BlobDigest,
+        /// What is there.
+        actual: BlobDigest,
+    },
+    /// A tree refers to bytes that are not here.
+    #[error("blob {0} is not in the store")]
+    MissingBlob(BlobDigest),
+    /// A tree refers to a directory that is not here.
+    #[error("directory {0} is not in the store")]
+    MissingDirectory(TreeDigest),
+    /// A stored directory cannot be decoded.
+    #[error("directory {digest} is damaged")]
+    DamagedDirectory {
+        /// Its name.
+        digest: TreeDigest,
+        /// What is wrong with it.
+        source: DirectoryError,
+    },
+    /// An input names something no tree may hold.
+    #[error(transparent)]
+    BadName(#[from] DirectoryError),
+    /// The store was written by a newer cbs.
+    #[error("store `{}` has format {found}, this cbs reads up to {known}", path.display())]
+    NewerFormat {
+        /// Its folder.
+        path: PathBuf,
+        /// What it says.
+        found: u32,
+        /// What this program knows.
+        known: u32,
+    },
+    /// Something was to be written to a store opened for reading.
+    #[error("store `{}` is open for reading only", path.display())]
+    ReadOnly {
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    /// Shapes an [`io::Error`] for `map_err`.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Shapes a SQLite error for `map_err`.
+    pub fn index(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
+        move |source| Self::Index { action, source }
+    }
+}
