@@ -1,1 +1,3 @@
 //! The OCI model of cbs: configs, layers, registries and archives.
+
+pub mod config;
