@@ -1,0 +1,27 @@
+#!/bin/sh
+# Every check of this project, on a Debian machine with a Rust toolchain; run as root. What a test needs is installed, and a
+# missing thing is a failure, never a skip.
+set -eu
+cd "$(dirname "$0")/.."
+say() { printf '\n== %s\n' "$*"; }
+
+say 'Debian packages'
+missing=
+for package in busybox-static docker-registry skopeo umoci runc crun zstd xz-utils bzip2 openssh-client git python3 \
+    libcap2-bin attr gcc libc6-dev mmdebstrap; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
+fi
+
+say 'cargo fmt'
+cargo fmt --all --check
+say 'cargo clippy'
+cargo clippy --workspace --all-targets --quiet -- -D warnings
+say 'cargo test'
+cargo test --workspace --quiet
+say 'conformance'
+sh tests/conformance/run.sh
