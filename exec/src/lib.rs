@@ -1,1 +1,3 @@
 //! The executors of cbs: containers, sources and file operations.
+
+pub mod launch;
