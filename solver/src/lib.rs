@@ -1,6 +1,6 @@
 //! The build graph of cbs: LLB vertices, cache keys and the scheduler.
 
 pub mod llb;
-pub mod patterns;
 
+pub use cbs_store::patterns;
 pub use llb::pb;

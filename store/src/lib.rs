@@ -15,6 +15,7 @@ mod digest;
 mod directory;
 mod error;
 mod memory;
+pub mod patterns;
 mod store;
 
 pub use blob::{Blob, BlobStore, ContentStore, DirectoryStore, INLINE_LIMIT, blob_path};

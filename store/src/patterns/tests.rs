@@ -153,4 +153,32 @@ proptest::proptest! {
             proptest::prop_assert_eq!(list.matches_below(&path, None).0, matched);
         }
     }
+
+    #[test]
+    fn what_is_said_of_all_below_holds(
+        patterns in proptest::collection::vec("!?[a-c*?/]{1,5}", 0..4),
+        path in proptest::collection::vec("[a-c]{1,2}", 1..5),
+    ) {
+        let Ok(list) = PatternList::new(&patterns) else { return Ok(()) };
+        let mut verdict = list.below("", None);
+        let mut parent = None;
+        for depth in 1..=path.len() {
+            let text = path[..depth].join("/");
+            let (matched, here) = list.matches_below(&text, parent.as_ref());
+            match verdict {
+                Below::Matched => proptest::prop_assert!(matched, "{patterns:?} {text}"),
+                Below::Unmatched => proptest::prop_assert!(!matched, "{patterns:?} {text}"),
+                Below::Mixed => verdict = list.below(&text, Some(&here)),
+            }
+            parent = Some(here);
+        }
+    }
+}
+
+#[test]
+fn names_need_not_be_utf8() {
+    let glob = Glob::new("a?b*").expect("a good pattern");
+    assert!(glob.matches(b"a\xffb\xfe\xfd"));
+    assert!(!glob.matches(b"a\xff\xffb"));
+    assert!(PatternList::new(["**/x"]).expect("a good pattern").matches(b"\xff/x"));
 }

@@ -45,9 +45,9 @@ impl Glob {
         })
     }
 
-    /// Whether the whole of `path` matches.
-    pub fn matches(&self, path: &str) -> bool {
-        matches(&self.tokens, path)
+    /// Whether the whole of `path` matches. A byte that is no UTF-8 counts as one character, as in Go.
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+        matches(&self.tokens, path.as_ref())
     }
 }
 
@@ -108,53 +108,64 @@ fn class_char(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<ch
     }
 }
 
-pub(super) fn matches(tokens: &[Token], path: &str) -> bool {
-    let text: &[u8] = path.as_bytes();
-    matches_at(tokens, path, 0, text.len())
+/// The character that bytes start with and its length; a byte that is no UTF-8 is U+FFFD of length one, as in Go.
+fn first_char(bytes: &[u8]) -> Option<(char, usize)> {
+    let &first = bytes.first()?;
+    if first.is_ascii() {
+        return Some((char::from(first), 1));
+    }
+    let chunk = bytes[..bytes.len().min(4)].utf8_chunks().next()?;
+    Some(
+        chunk
+            .valid()
+            .chars()
+            .next()
+            .map_or((char::REPLACEMENT_CHARACTER, 1), |c| (c, c.len_utf8())),
+    )
 }
 
 /// Matches with backtracking to the innermost star; the wildcards that cross `/` recurse, and a pattern has few.
-fn matches_at(tokens: &[Token], path: &str, start: usize, end: usize) -> bool {
-    let mut token = 0;
-    let mut at = start;
-    // After a `Star`: its position, and how far it reaches so far.
-    let mut star: Option<(usize, usize)> = None;
+pub(super) fn matches(tokens: &[Token], path: &[u8]) -> bool {
+    let (mut token, mut rest) = (0, path);
+    // After a `Star`: its position, and the text behind what it takes so far.
+    let mut star: Option<(usize, &[u8])> = None;
     loop {
         let step = match tokens.get(token) {
-            None if at == end => return true,
+            None if rest.is_empty() => return true,
             None => None,
             Some(Token::Rest) => return true,
             Some(Token::Directories) => {
                 // Shortest first; every later start is behind a slash.
-                let rest = &tokens[token + 1..];
-                let mut from = Some(at);
-                while let Some(position) = from {
-                    if matches_at(rest, path, position, end) {
+                let behind = &tokens[token + 1..];
+                let mut from = Some(rest);
+                while let Some(text) = from {
+                    if matches(behind, text) {
                         return true;
                     }
-                    from = path[position..end].find('/').map(|slash| position + slash + 1);
+                    from = text
+                        .iter()
+                        .position(|&byte| byte == b'/')
+                        .map(|slash| &text[slash + 1..]);
                 }
                 None
             }
             Some(Token::Star) => {
-                star = Some((token, at));
-                Some(at)
+                star = Some((token, rest));
+                Some(rest)
             }
-            Some(single) => path[at..end]
-                .chars()
-                .next()
-                .filter(|&c| single.accepts(c))
-                .map(|c| at + c.len_utf8()),
+            Some(single) => first_char(rest)
+                .filter(|&(c, _)| single.accepts(c))
+                .map(|(_, length)| &rest[length..]),
         };
         match (step, star) {
             (Some(next), _) => {
-                at = next;
+                rest = next;
                 token += 1;
             }
-            (None, Some((star_token, reach))) => match path[reach..end].chars().next() {
-                Some(c) if c != '/' => {
-                    at = reach + c.len_utf8();
-                    star = Some((star_token, at));
+            (None, Some((star_token, reach))) => match first_char(reach) {
+                Some((c, length)) if c != '/' => {
+                    rest = &reach[length..];
+                    star = Some((star_token, rest));
                     token = star_token + 1;
                 }
                 _ => return false,

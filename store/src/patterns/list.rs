@@ -16,6 +16,29 @@ struct Pattern {
     /// Whether it takes back what earlier patterns matched.
     exclusion: bool,
     matcher: Matcher,
+    /// Path element by path element up to the first that holds `**`, for pruning.
+    elements: Vec<Element>,
+}
+
+/// What one path element must be for a pattern to match something below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Element {
+    Glob(Glob),
+    /// A piece that cannot be judged alone (a class or an escape that spans a slash).
+    Unknown,
+    /// `**`: from here on anything may match.
+    Anything,
+}
+
+/// What can be said of all paths below a directory without looking at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Below {
+    /// All of them match.
+    Matched,
+    /// None of them matches.
+    Unmatched,
+    /// They must be asked one by one.
+    Mixed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,10 +77,12 @@ impl PatternList {
             };
             Glob::new(&text)?;
             let matcher = Matcher::new(&text)?;
+            let elements = text.split('/').map(Element::new).collect();
             list.patterns.push(Pattern {
                 text,
                 exclusion,
                 matcher,
+                elements,
             });
         }
         Ok(list)
@@ -85,7 +110,8 @@ impl PatternList {
     }
 
     /// Whether the path, or a parent of it, matches and is not taken back.
-    pub fn matches(&self, path: &str) -> bool {
+    pub fn matches(&self, path: impl AsRef<[u8]>) -> bool {
+        let path = path.as_ref();
         let mut matched = false;
         for pattern in &self.patterns {
             if pattern.exclusion == matched && pattern.matches_or_parent(path) {
@@ -97,7 +123,8 @@ impl PatternList {
 
     /// Like [`matches`](Self::matches) for a walk: `parent` is what this returned for the directory that holds `path`
     /// (`None` for names at the top), and the second result serves the children of `path`.
-    pub fn matches_below(&self, path: &str, parent: Option<&ParentMatch>) -> (bool, ParentMatch) {
+    pub fn matches_below(&self, path: impl AsRef<[u8]>, parent: Option<&ParentMatch>) -> (bool, ParentMatch) {
+        let path = path.as_ref();
         let mut matched = false;
         let mut here = vec![false; self.patterns.len()];
         for (index, pattern) in self.patterns.iter().enumerate() {
@@ -121,7 +148,8 @@ impl PatternList {
 
     /// Whether a path below the directory `path` could be taken back by a `!` pattern, so that a matched directory
     /// must still be walked. Errs on the side of `true`.
-    pub fn may_reinclude_below(&self, path: &str) -> bool {
+    pub fn may_reinclude_below(&self, path: impl AsRef<[u8]>) -> bool {
+        let path = path.as_ref();
         self.patterns
             .iter()
             .any(|pattern| pattern.exclusion && pattern.may_match_below(path))
@@ -129,40 +157,69 @@ impl PatternList {
 
     /// Whether a path below the directory `path` could match, so that a walk for matches must enter it. Errs on the
     /// side of `true`.
-    pub fn may_match_below(&self, path: &str) -> bool {
+    pub fn may_match_below(&self, path: impl AsRef<[u8]>) -> bool {
+        let path = path.as_ref();
         self.patterns
             .iter()
             .any(|pattern| !pattern.exclusion && pattern.may_match_below(path))
     }
+
+    /// What holds for everything below the directory `path`, for which [`matches_below`](Self::matches_below)
+    /// returned `here`; the top of a walk is the empty path and `None`. Errs on the side of [`Below::Mixed`].
+    pub fn below(&self, path: impl AsRef<[u8]>, here: Option<&ParentMatch>) -> Below {
+        let path = path.as_ref();
+        // Which verdicts are possible after the patterns so far.
+        let (mut yes, mut no) = (false, true);
+        for (index, pattern) in self.patterns.iter().enumerate() {
+            if here.is_some_and(|here| here.0.get(index).copied().unwrap_or(false)) {
+                (yes, no) = (!pattern.exclusion, pattern.exclusion);
+            } else if pattern.may_match_strictly_below(path) {
+                yes |= !pattern.exclusion;
+                no |= pattern.exclusion;
+            }
+        }
+        match (yes, no) {
+            (true, true) => Below::Mixed,
+            (true, false) => Below::Matched,
+            (false, _) => Below::Unmatched,
+        }
+    }
 }
 
 impl Pattern {
-    fn matches_or_parent(&self, path: &str) -> bool {
+    fn matches_or_parent(&self, path: &[u8]) -> bool {
         self.matcher.matches(path)
-            || path
-                .char_indices()
-                .filter(|&(_, c)| c == '/')
-                .any(|(slash, _)| self.matcher.matches(&path[..slash]))
+            || (0..path.len()).any(|slash| path[slash] == b'/' && self.matcher.matches(&path[..slash]))
+    }
+
+    fn may_match_below(&self, path: &[u8]) -> bool {
+        self.matches_or_parent(path) || self.may_match_strictly_below(path)
     }
 
     /// Compares element by element until the pattern has a `**` or one side ends.
-    fn may_match_below(&self, path: &str) -> bool {
-        if self.matches_or_parent(path) {
-            return true;
-        }
-        let mut elements = self.text.split('/');
-        for name in path.split('/') {
-            match elements.next() {
-                Some(element) if element.contains("**") => return true,
-                Some(element) => match Glob::new(element) {
-                    Ok(glob) if !glob.matches(name) => return false,
-                    // A class or an escape that spans a slash cannot be judged in pieces.
-                    Ok(_) | Err(_) => {}
-                },
-                None => return false,
+    fn may_match_strictly_below(&self, path: &[u8]) -> bool {
+        let mut elements = self.elements.iter();
+        if !path.is_empty() {
+            for name in path.split(|&byte| byte == b'/') {
+                match elements.next() {
+                    Some(Element::Anything) => return true,
+                    Some(Element::Glob(glob)) if !glob.matches(name) => return false,
+                    Some(_) => {}
+                    None => return false,
+                }
             }
         }
         elements.next().is_some()
+    }
+}
+
+impl Element {
+    fn new(text: &str) -> Self {
+        if text.contains("**") {
+            Self::Anything
+        } else {
+            Glob::new(text).map_or(Self::Unknown, Self::Glob)
+        }
     }
 }
 
@@ -182,12 +239,13 @@ impl Matcher {
         Ok(Self::Tokens(compile(text, DoubleStar::Special)?))
     }
 
-    fn matches(&self, path: &str) -> bool {
+    fn matches(&self, path: &[u8]) -> bool {
         match self {
-            Self::Exact(text) => path == text,
-            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            Self::Exact(text) => path == text.as_bytes(),
+            Self::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
             Self::Suffix(suffix) => {
-                path.ends_with(suffix.as_str()) || suffix.strip_prefix('/').is_some_and(|name| path == name)
+                path.ends_with(suffix.as_bytes())
+                    || suffix.strip_prefix('/').is_some_and(|name| path == name.as_bytes())
             }
             Self::Tokens(tokens) => matches(tokens, path),
         }

@@ -8,13 +8,13 @@
 //!   when it or a parent of it matches a pattern, the last pattern with an opinion wins, `**` crosses elements and
 //!   `!` takes back.
 //!
-//! Paths are relative, use `/` and are clean ([`clean_path`]).
+//! Paths are bytes (names in a tree need not be UTF-8), relative, use `/` and are clean ([`clean_path`]).
 
 mod glob;
 mod list;
 
 pub use glob::{Glob, has_glob_characters};
-pub use list::{ParentMatch, PatternList, parse_ignore_file};
+pub use list::{Below, ParentMatch, PatternList, parse_ignore_file};
 
 /// A pattern that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
