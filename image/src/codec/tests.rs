@@ -1,0 +1,157 @@
+use std::io::{Read, Write};
+use std::num::NonZeroUsize;
+
+use cbs_store::Sha256Digest;
+use proptest::prelude::*;
+
+use super::*;
+
+fn pool(threads: usize) -> Pool {
+    Pool::new(NonZeroUsize::new(threads).expect("not zero")).expect("threads")
+}
+
+fn encode(pool: &Pool, compression: Compression, level: i32, input: &[u8], step: usize) -> Vec<u8> {
+    let mut encoder = Encoder::new(pool, compression, level, Vec::new()).expect("header");
+    for piece in input.chunks(step.max(1)) {
+        encoder.write_all(piece).expect("write");
+    }
+    encoder.finish().expect("finish")
+}
+
+fn decode(bytes: &[u8]) -> Vec<u8> {
+    let mut output = Vec::new();
+    Decoder::new(bytes)
+        .expect("head")
+        .read_to_end(&mut output)
+        .expect("decode");
+    output
+}
+
+/// Text-like bytes that compress, from a fixed generator.
+fn sample(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let word = state % 400;
+        bytes.extend_from_slice(format!("word{word} ").as_bytes());
+        if state.is_multiple_of(17) {
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn same_bytes_on_any_number_of_threads(
+        length in 0..3_000_000_usize,
+        seed in any::<u64>(),
+        step in 1..1_000_000_usize,
+        level in 1..4_i32,
+        zstd in any::<bool>(),
+    ) {
+        let compression = if zstd { Compression::Zstd } else { Compression::Gzip };
+        let input = sample(length, seed);
+        let one = encode(&pool(1), compression, level, &input, length);
+        let three = encode(&pool(3), compression, level, &input, step);
+        prop_assert_eq!(Sha256Digest::of(&one), Sha256Digest::of(&three));
+        prop_assert_eq!(Sha256Digest::of(&decode(&one)), Sha256Digest::of(&input));
+    }
+
+    #[test]
+    fn decoding_noise_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..3_u8) {
+        match kind {
+            0 => bytes.splice(0..0, [0x1f, 0x8b, 8, 0]).for_each(drop),
+            1 => bytes.splice(0..0, [0x28, 0xb5, 0x2f, 0xfd]).for_each(drop),
+            _ => {}
+        }
+        if let Ok(mut decoder) = Decoder::new(&bytes[..]) {
+            drop(std::io::copy(&mut decoder.by_ref().take(1 << 20), &mut std::io::sink()));
+        }
+    }
+}
+
+#[test]
+fn block_edges_and_empty_inputs() {
+    let pool = pool(2);
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let size = block::block_size(compression);
+        for length in [0, 1, size - 1, size, size + 1, 2 * size] {
+            let input = sample(length, 7);
+            let bytes = encode(&pool, compression, compression.default_level(), &input, 65_536);
+            assert!(decode(&bytes) == input, "{compression} of {length}");
+            assert_eq!(
+                Compression::detect(&bytes),
+                if length == 0 && bytes.is_empty() {
+                    Compression::None
+                } else {
+                    compression
+                }
+            );
+        }
+    }
+}
+
+#[test]
+fn incompressible_blocks_fit() {
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(1_500_000)
+    .collect();
+    for level in [0, 1, 6, 9] {
+        assert!(
+            decode(&encode(&pool(2), Compression::Gzip, level, &noise, 4096)) == noise,
+            "level {level}"
+        );
+    }
+}
+
+/// The digests are what registries and remote caches know layers by: when this fails, every layer changes its name, and
+/// the variant names in `layer.rs` must change with it.
+#[test]
+fn bytes_are_pinned() {
+    let input = sample(4_500_000, 42);
+    let digest = |compression: Compression| {
+        Sha256Digest::of(&encode(
+            &pool(2),
+            compression,
+            compression.default_level(),
+            &input,
+            4096,
+        ))
+        .to_string()
+    };
+    assert_eq!(
+        [
+            Sha256Digest::of(&input).to_string(),
+            digest(Compression::Gzip),
+            digest(Compression::Zstd)
+        ],
+        [
+            "2829d2073adbeef2091d3e424932810a966f3c42eddf7a4f3438d632edda4240",
+            "72b950a1b010bbb55f734927408c0a2b8434da90c4ab606cf34f7e4997e0ee61",
+            "a2aadcedc3ec7ab904e01ef5673f3ebe17c29a843c043fba5d3894da436bb952",
+        ]
+    );
+}
+
+#[test]
+fn words_and_levels() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        assert_eq!(compression.to_string().parse(), Ok(compression));
+    }
+    assert!("brotli".parse::<Compression>().is_err());
+    assert_eq!(Compression::Gzip.clamp_level(-1), 6);
+    assert_eq!(Compression::Gzip.clamp_level(42), 9);
+    assert_eq!(Compression::Zstd.clamp_level(99), 22);
+}
