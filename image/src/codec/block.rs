@@ -44,10 +44,9 @@ pub(super) struct Compressed {
     pub(super) crc: Crc,
 }
 
-/// A worker's compressors, kept because setting one up costs as much as a small block.
+/// A worker's zstd compressor, kept because setting one up costs as much as a small block.
 #[derive(Default)]
 pub(super) struct Workbench {
-    deflate: Option<(i32, Compress)>,
     zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
 }
 
@@ -62,24 +61,17 @@ impl Workbench {
             Compression::None => block.input.clone(),
             Compression::Gzip => {
                 crc.update(&block.input);
-                self.deflate(block)?
+                Self::deflate(block)?
             }
             Compression::Zstd => self.zstd(block)?,
         };
         Ok(Compressed { output, crc })
     }
 
-    fn deflate(&mut self, block: &Block) -> io::Result<Vec<u8>> {
-        let deflate = match &mut self.deflate {
-            Some((level, deflate)) if *level == block.level => {
-                deflate.reset();
-                deflate
-            }
-            slot => {
-                let level = flate2::Compression::new(u32::try_from(block.level).unwrap_or(6).min(9));
-                &mut slot.insert((block.level, Compress::new(level, false))).1
-            }
-        };
+    fn deflate(block: &Block) -> io::Result<Vec<u8>> {
+        // A new one for each block: after a reset, zlib-rs 0.6 can compress the same block otherwise than at first.
+        let level = flate2::Compression::new(u32::try_from(block.level).unwrap_or(6).min(9));
+        let mut deflate = Compress::new(level, false);
         if !block.dictionary.is_empty() {
             deflate.set_dictionary(&block.dictionary)?;
         }
