@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{BlobDigest, DirectoryError, TreeDigest};
+use crate::{BlobDigest, DirectoryError, RecordError, TreeDigest};
 
 /// A failure of the store; the message names the thing.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,16 @@ pub enum StoreError {
         digest: TreeDigest,
         /// What is wrong with it.
         source: DirectoryError,
+    },
+    /// A record of the index cannot be decoded.
+    #[error("{kind} `{name}` is damaged")]
+    DamagedRecord {
+        /// `realisation` or `gc root`.
+        kind: &'static str,
+        /// Its key or name.
+        name: String,
+        /// What is wrong with it.
+        source: RecordError,
     },
     /// An input names something no tree may hold.
     #[error(transparent)]

@@ -28,4 +28,7 @@ pub use directory::{
 };
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use store::*;
+pub use store::{
+    Access, BlobWriter, CacheMount, GcRoot, KeyLock, Layer, Lease, OciBlob, Realisation, RecordError, Sharing,
+    Snapshot, Store,
+};

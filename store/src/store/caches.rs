@@ -1,0 +1,192 @@
+//! Cache mounts: folders that steps write to and that no snapshot contains.
+//!
+//! ```text
+//! caches/<hash of id>/<slot>        the folder; slot 0 first, more when users may not share
+//! caches/<hash of id>/<slot>.lock   flock: shared or exclusive while in use; not empty once the folder is seeded
+//! ```
+//! Locks are files of their own, since the folder belongs to the container.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::params;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::Store;
+use crate::{KeyHasher, StoreError, hex};
+
+/// How often a waiter looks at a locked mount and at whether it was cancelled.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How users of one cache mount share it (BuildKit's `sharing`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All at once.
+    Shared,
+    /// A fresh folder for whoever finds it busy.
+    Private,
+    /// One after the other.
+    Locked,
+}
+
+/// A cache mount in use; others may use it as its sharing allows once this is dropped.
+#[derive(Debug)]
+pub struct CacheMount {
+    /// The folder.
+    pub path: PathBuf,
+    /// True when the folder was just made and wants its owner, mode and seed; say [`CacheMount::seeded`] when it has
+    /// them. Until then nobody else gets it, and who comes next finds it fresh again.
+    pub fresh: bool,
+    lock: File,
+    sharing: Sharing,
+}
+
+impl CacheMount {
+    /// Says that a fresh folder has its owner, mode and seed.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when that cannot be noted.
+    pub fn seeded(&mut self) -> Result<(), StoreError> {
+        if !self.fresh {
+            return Ok(());
+        }
+        self.lock
+            .write_all(b"seeded\n")
+            .map_err(StoreError::io("note cache mount", &self.path))?;
+        self.fresh = false;
+        if self.sharing == Sharing::Shared {
+            flock(&self.lock, FlockOperation::LockShared)
+                .map_err(|err| StoreError::io("share cache mount", &self.path)(err.into()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for CacheMount {
+    fn drop(&mut self) {
+        // At once, also for children that inherited the description; else the close that follows does it.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+}
+
+impl Store {
+    /// Opens cache mount `id`. `cancelled` is asked while waiting for a locked one; `None` when it said so.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the folder or its lock cannot be made.
+    pub fn cache_mount(
+        &self,
+        id: &str,
+        sharing: Sharing,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<CacheMount>, StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let hash = cache_hash(id);
+        let folder = inner.caches.join(&hash);
+        make_dir(&folder)?;
+        let mut slot = 0_u32;
+        loop {
+            match try_slot(&folder, slot, sharing)? {
+                Some(mount) => {
+                    inner.index.write("record cache mount", |transaction, tick| {
+                        transaction
+                            .prepare_cached(
+                                "INSERT INTO caches(hash, slot, name, used, size) VALUES(?1, ?2, ?3, ?4, 0)
+                                 ON CONFLICT DO UPDATE SET used = excluded.used",
+                            )?
+                            .execute(params![hash, slot, id, tick])
+                    })?;
+                    return Ok(Some(mount));
+                }
+                None if sharing == Sharing::Locked => {
+                    if cancelled() {
+                        return Ok(None);
+                    }
+                    std::thread::sleep(POLL);
+                }
+                None => slot += 1,
+            }
+        }
+    }
+}
+
+/// Names the folder of a cache mount.
+pub(super) fn cache_hash(id: &str) -> String {
+    let mut hasher = KeyHasher::new("cbs.cache.v1");
+    hasher.field(id.as_bytes());
+    hex(&hasher.finish()[..16])
+}
+
+/// Takes a slot if it is free; gives its lock file and whether it is seeded.
+pub(super) fn lock_slot(
+    folder: &Path,
+    slot: u32,
+    operation: FlockOperation,
+) -> Result<Option<(File, bool)>, StoreError> {
+    let path = folder.join(format!("{slot}.lock"));
+    loop {
+        let lock = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(StoreError::io("open cache lock", &path))?;
+        match flock(&lock, operation) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(err) => return Err(StoreError::io("lock cache mount", &path)(err.into())),
+        }
+        let stat = rustix::fs::fstat(&lock).map_err(|err| StoreError::io("lock cache mount", &path)(err.into()))?;
+        // gc may have removed the slot between open and lock.
+        if stat.st_nlink > 0 {
+            return Ok(Some((lock, stat.st_size > 0)));
+        }
+    }
+}
+
+fn try_slot(folder: &Path, slot: u32, sharing: Sharing) -> Result<Option<CacheMount>, StoreError> {
+    let path = folder.join(slot.to_string());
+    if sharing == Sharing::Shared
+        && let Some((lock, true)) = lock_slot(folder, slot, FlockOperation::NonBlockingLockShared)?
+        && path.is_dir()
+    {
+        return Ok(Some(CacheMount {
+            path,
+            fresh: false,
+            lock,
+            sharing,
+        }));
+    }
+    let Some((lock, seeded)) = lock_slot(folder, slot, FlockOperation::NonBlockingLockExclusive)? else {
+        return Ok(None);
+    };
+    let fresh = !seeded || !path.is_dir();
+    if fresh {
+        lock.set_len(0).map_err(StoreError::io("reset cache lock", &path))?;
+        make_dir(&path)?;
+    } else if sharing == Sharing::Shared {
+        flock(&lock, FlockOperation::LockShared)
+            .map_err(|err| StoreError::io("share cache mount", &path)(err.into()))?;
+    }
+    Ok(Some(CacheMount {
+        path,
+        fresh,
+        lock,
+        sharing,
+    }))
+}
+
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(err) if err.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("create cache mount", path)(err))
+        }
+        _ => Ok(()),
+    }
+}

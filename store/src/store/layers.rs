@@ -1,0 +1,186 @@
+//! OCI blobs (`layers/`) and what they are compressed forms of.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
+use rustix::io::Errno;
+
+use super::{Inner, Layer, OciBlob, Store};
+use crate::{Sha256Digest, StoreError, TreeDigest};
+
+fn oci_row(connection: &Connection, digest: &Sha256Digest) -> rusqlite::Result<Option<(i64, u64)>> {
+    connection
+        .prepare_cached("SELECT used, size FROM oci WHERE digest = ?1")?
+        .query_row([digest.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+        .optional()
+}
+
+impl Store {
+    /// Remembered compressed form of a layer; `variant` names compression, level and timestamp rewriting. The bytes may be
+    /// gone: [`Store::open_oci_blob`] says.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`] when the index cannot be asked.
+    pub fn layer_blob(&self, layer: &Layer, variant: &str) -> Result<Option<OciBlob>, StoreError> {
+        self.0.inner.index.read("look up layer", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT digest, size, media_type, tar_id FROM layers
+                     WHERE diff = ?1 AND diff_id = ?2 AND variant = ?3",
+                )?
+                .query_row(params![layer.diff.as_bytes(), diff_id_column(layer), variant], |row| {
+                    Ok(OciBlob {
+                        digest: Sha256Digest::from_bytes(row.get(0)?),
+                        size: row.get::<_, i64>(1)?.cast_unsigned(),
+                        media_type: row.get(2)?,
+                        diff_id: row.get::<_, Option<[u8; 32]>>(3)?.map(Sha256Digest::from_bytes),
+                    })
+                })
+                .optional()
+        })
+    }
+
+    /// Remembers a compressed form of a layer, and flushes what it refers to in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] when writing fails.
+    pub fn put_layer_blob(&self, layer: &Layer, variant: &str, blob: &OciBlob) -> Result<(), StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        inner.commit("record layer", |transaction, tick| {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO layers VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+                .execute(params![
+                    layer.diff.as_bytes(),
+                    diff_id_column(layer),
+                    variant,
+                    blob.digest.as_bytes(),
+                    blob.size.cast_signed(),
+                    blob.media_type,
+                    blob.diff_id.as_ref().map(Sha256Digest::as_bytes),
+                    tick
+                ])
+                .map(drop)
+        })
+    }
+
+    /// The layer that a pulled diff id unpacked to, if it did so before and is still here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be asked.
+    pub fn layer_by_diff_id(&self, diff_id: &Sha256Digest) -> Result<Option<Layer>, StoreError> {
+        let inner = &self.0.inner;
+        let diffs: Vec<TreeDigest> = inner.index.read("look up diff id", |connection| {
+            connection
+                .prepare_cached("SELECT diff FROM layers WHERE diff_id = ?1 AND diff_id <> x'' ORDER BY used DESC")?
+                .query_map([diff_id.as_bytes()], |row| row.get(0).map(TreeDigest::from_bytes))?
+                .collect()
+        })?;
+        for diff in diffs {
+            if self.is_complete(&diff)? {
+                let diff_id = Some(*diff_id);
+                return Ok(Some(Layer { diff, diff_id }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens an OCI blob; `None` when it is not here.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be looked up or opened.
+    pub fn open_oci_blob(&self, digest: &Sha256Digest) -> Result<Option<File>, StoreError> {
+        let inner = &self.0.inner;
+        // The guard keeps gc from removing the file between look and open; an open file stays readable.
+        let guard = inner.read_guard()?;
+        let Some(used) = inner.find_oci(digest)? else {
+            return Ok(None);
+        };
+        let path = inner.oci_file(digest);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match openat(&inner.layers_fd, digest.to_string(), flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(err) => return Err(StoreError::io("open layer", &path)(err.into())),
+        };
+        if let Some(guard) = guard
+            && inner.is_stale(used)
+        {
+            inner.register(guard, |batch| {
+                batch.touched_oci.insert(*digest);
+            })?;
+        }
+        Ok(Some(file))
+    }
+
+    /// Renames a finished scratch file in; the caller has checked its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when it cannot be moved; it is then still at `path`.
+    pub fn adopt_oci_blob(&self, path: &Path, digest: &Sha256Digest) -> Result<(), StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let size = file.metadata().map_err(StoreError::io("open", path))?.len();
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))
+            .map_err(|err| StoreError::io("protect", path)(err.into()))?;
+        let guard = inner.sweep_lock.guard()?;
+        let target = digest.to_string();
+        match renameat(CWD, path, &inner.layers_fd, target.as_str()) {
+            Ok(()) => {}
+            Err(Errno::XDEV) => {
+                drop(guard);
+                let temp = inner.temp_file()?;
+                io::copy(&mut &file, &mut temp.file()).map_err(StoreError::io("copy", path))?;
+                self.adopt_oci_blob(temp.path(), digest)?;
+                temp.keep();
+                return std::fs::remove_file(path).map_err(StoreError::io("remove", path));
+            }
+            Err(err) => return Err(StoreError::io("move layer in", &inner.oci_file(digest))(err.into())),
+        }
+        inner.register(guard, |batch| {
+            batch.oci.insert(*digest, size);
+        })
+    }
+
+    /// Stores bytes under their SHA-256, such as a manifest.
+    ///
+    /// # Errors
+    /// [`StoreError`] when writing fails; nothing is kept.
+    pub fn put_oci_bytes(&self, bytes: &[u8]) -> Result<Sha256Digest, StoreError> {
+        let digest = Sha256Digest::of(bytes);
+        if self.open_oci_blob(&digest)?.is_some() {
+            return Ok(digest);
+        }
+        let temp = self.0.inner.temp_file()?;
+        temp.file()
+            .write_all(bytes)
+            .map_err(StoreError::io("write layer", temp.path()))?;
+        self.adopt_oci_blob(temp.path(), &digest)?;
+        temp.keep();
+        Ok(digest)
+    }
+}
+
+fn diff_id_column(layer: &Layer) -> &[u8] {
+    layer.diff_id.as_ref().map_or(&[], |id| id.as_bytes())
+}
+
+impl Inner {
+    fn find_oci(&self, digest: &Sha256Digest) -> Result<Option<i64>, StoreError> {
+        if self.pending().find(|batch| batch.oci.get(digest).copied()).is_some() {
+            return Ok(Some(i64::MAX));
+        }
+        let row = self.index.read("look up layer blob", |c| oci_row(c, digest))?;
+        Ok(row.map(|(used, _)| used))
+    }
+
+    pub(super) fn oci_file(&self, digest: &Sha256Digest) -> std::path::PathBuf {
+        self.layers.join(digest.to_string())
+    }
+}

@@ -1,0 +1,81 @@
+//! Named gc roots.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::records::{decode_root, encode_root};
+use super::{GcRoot, Store};
+use crate::StoreError;
+
+impl Store {
+    /// Makes or replaces a root, and flushes what it refers to in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] when writing fails; the root is then as it was.
+    pub fn set_root(&self, root: &GcRoot) -> Result<(), StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let data = encode_root(root);
+        inner.commit("set gc root", |transaction, _| {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO roots(name, created, data) VALUES(?1, ?2, ?3)")?
+                .execute(params![root.name, root.created, data])
+                .map(drop)
+        })
+    }
+
+    /// The root of that name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be asked or the record is damaged.
+    pub fn gc_root(&self, name: &str) -> Result<Option<GcRoot>, StoreError> {
+        let row = self.0.inner.index.read("look up gc root", |connection| {
+            connection
+                .prepare_cached("SELECT name, created, data FROM roots WHERE name = ?1")?
+                .query_row([name], columns)
+                .optional()
+        })?;
+        row.map(decode).transpose()
+    }
+
+    /// All roots by name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be asked or a record is damaged.
+    pub fn gc_roots(&self) -> Result<Vec<GcRoot>, StoreError> {
+        let rows = self.0.inner.index.read("list gc roots", |connection| {
+            connection
+                .prepare_cached("SELECT name, created, data FROM roots ORDER BY name")?
+                .query_map([], columns)?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        rows.into_iter().map(decode).collect()
+    }
+
+    /// Removes a root; false when there was none. What it kept goes with the next gc.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be written.
+    pub fn remove_root(&self, name: &str) -> Result<bool, StoreError> {
+        let inner = &self.0.inner;
+        inner.index.write("remove gc root", |transaction, _| {
+            transaction
+                .prepare_cached("DELETE FROM roots WHERE name = ?1")?
+                .execute([name])
+                .map(|count| count > 0)
+        })
+    }
+}
+
+type Columns = (String, i64, Vec<u8>);
+
+fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
+    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+}
+
+fn decode((name, created, data): Columns) -> Result<GcRoot, StoreError> {
+    decode_root(name.clone(), created, &data).map_err(|source| StoreError::DamagedRecord {
+        kind: "gc root",
+        name,
+        source,
+    })
+}
