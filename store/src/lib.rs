@@ -13,10 +13,13 @@
 mod blob;
 mod digest;
 mod directory;
+pub mod edit;
 mod error;
 mod memory;
 pub mod patterns;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use blob::{Blob, BlobStore, ContentStore, DirectoryStore, INLINE_LIMIT, blob_path};
 pub use digest::{
