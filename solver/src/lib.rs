@@ -8,6 +8,7 @@
 //! Start at [`Graph`] and [`Executor`]. Definitions are written with [`llb`]. Nothing here knows Dockerfiles, images or
 //! mounts, and nothing here runs a process: that is an [`Executor`].
 
+mod blocking;
 mod config;
 mod events;
 mod executor;
@@ -18,6 +19,7 @@ pub mod llb;
 mod log;
 mod progress;
 mod result;
+mod scheduler;
 
 pub use cbs_store::patterns;
 pub use config::{CANCEL_GRACE, CacheUse, Ctx, Need, OnFailure, Parallelism, Pressure, RemoteCache, SolveConfig};
@@ -35,3 +37,4 @@ pub use llb::pb;
 pub use log::{LogReader, LogRecord, LogSink};
 pub use progress::Progress;
 pub use result::{Decided, Decision, Reason, SolveError, SolveResult, Stats, StepFailure, TargetResult};
+pub use scheduler::solve;

@@ -1,6 +1,7 @@
 //! How far a step is: the executor's side of [`Event::Status`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,7 @@ struct Inner {
     events: EventSender,
     clock: Arc<dyn Clock>,
     running: Mutex<HashMap<String, Running>>,
+    peak_memory: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,7 @@ impl Progress {
             events,
             clock,
             running: Mutex::default(),
+            peak_memory: AtomicU64::new(0),
         }))
     }
 
@@ -93,6 +96,15 @@ impl Progress {
             detail,
             url: url.into(),
         }));
+    }
+
+    /// The most memory the step used, in bytes; remembered with its result.
+    pub fn set_peak_memory(&self, bytes: u64) {
+        self.0.peak_memory.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn peak_memory(&self) -> u64 {
+        self.0.peak_memory.load(Ordering::Relaxed)
     }
 
     fn send(&self, id: &str, running: &Running, completed: Option<SystemTime>) {

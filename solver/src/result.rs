@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use cbs_store::{CacheKey, Snapshot, StoreError};
+use cbs_store::{CacheKey, Snapshot};
 
 use crate::executor::{FailureKind, StepError};
 use crate::graph::Location;
@@ -137,9 +137,6 @@ pub enum SolveError {
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// The store failed.
-    #[error("the store failed")]
-    Store(#[from] StoreError),
 }
 
 fn first(failures: &[StepFailure]) -> String {
@@ -154,7 +151,6 @@ impl SolveError {
         match self {
             Self::Failed { failures, .. } => failures.first().map_or(FailureKind::Internal, |first| first.error.kind),
             Self::Cancelled => FailureKind::Cancelled,
-            Self::Store(_) => FailureKind::System,
         }
     }
 }

@@ -136,11 +136,6 @@ impl KeyParts {
         });
     }
 
-    /// Takes over all parts of another key.
-    pub(crate) fn extend(&mut self, other: &Self) {
-        self.parts.extend_from_slice(&other.parts);
-    }
-
     fn push(&mut self, name: String, value: PartValue) {
         self.parts.push(Part { name, value });
     }
