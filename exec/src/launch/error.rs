@@ -60,6 +60,9 @@ pub enum SpecError {
         /// The path as given.
         path: PathBuf,
     },
+    /// Emulators without a user namespace would be registered for the whole machine.
+    #[error("an emulator for one container needs a user namespace of its own")]
+    EmulatorWithoutUserNamespace,
     /// A string that the kernel takes NUL-terminated has a NUL inside.
     #[error("{what} `{}` contains a NUL byte", String::from_utf8_lossy(text.as_bytes()))]
     NulByte {

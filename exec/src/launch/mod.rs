@@ -13,18 +13,33 @@
 //! a process of many threads, only walks a prepared list of raw system calls.
 
 mod cancel;
+mod caps;
+mod cgroup;
 mod error;
+mod launcher;
+mod overlay;
+mod plan;
+mod prepare;
+pub mod probe;
 mod report;
+mod resolve;
+mod script;
+mod seccomp;
 mod spec;
+mod step;
+mod supervise;
+mod sys;
 pub mod users;
 
 pub use cancel::CancelHandle;
 pub use error::{ExecError, LaunchError, SpecError};
+pub use launcher::Launcher;
 pub use report::{
     Collect, CreatedFor, CreatedKind, CreatedPath, Discard, ExitReport, ExitStatus, OutputSink, OutputStream,
     UnmetLimit,
 };
 pub use spec::{
-    Access, ContainerSpec, DeviceKind, DeviceNode, FileSource, IdMappings, IdRange, Ids, MountSource, MountSpec,
-    Network, OverlayMount, OverlayXattrs, ProcessSpec, Resources, Rlimit, RlimitResource, RootFs, Security, Stdio,
+    Access, ContainerSpec, DeviceKind, DeviceNode, Emulator, FileSource, IdMappings, IdRange, Ids, MountSource,
+    MountSpec, Network, OverlayMount, OverlayXattrs, ProcessSpec, Resources, Rlimit, RlimitResource, RootFs, Security,
+    Stdio,
 };

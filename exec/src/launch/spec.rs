@@ -28,6 +28,8 @@ pub struct ContainerSpec {
     pub security: Security,
     /// The user namespace to run in; `None` shares the caller's.
     pub user_namespace: Option<IdMappings>,
+    /// Emulators of foreign binaries, registered for this container only. They need a user namespace of its own.
+    pub emulators: Vec<Emulator>,
     /// Size limit of `/dev/shm` in bytes; `None` is Docker's 64 MiB.
     pub shm_size: Option<u64>,
     /// Device nodes beside the standard ones, made in `/dev`.
@@ -237,6 +239,14 @@ pub struct IdMappings {
     pub uids: Vec<IdRange>,
     /// Ranges of group ids.
     pub gids: Vec<IdRange>,
+}
+
+/// A program that runs binaries of another architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emulator {
+    /// The line for the kernel's `binfmt_misc/register`. Its interpreter is a path on the host, so the flags must
+    /// hold `F`, which opens it at once.
+    pub registration: Vec<u8>,
 }
 
 /// A range of ids inside a user namespace and the ids they stand for outside.
