@@ -32,6 +32,7 @@ pub use directory::{
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use store::{
-    Access, BlobWriter, CacheMount, GcRoot, KeyLock, Layer, Lease, OciBlob, Realisation, RecordError, Sharing,
-    Snapshot, Store,
+    Access, Amount, BlobWriter, CacheMount, CacheUse, DiskUse, DryRun, GcPolicy, GcReport, GcRoot, ItemUse, Kept,
+    KeptBecause, KeyLock, Layer, Lease, OciBlob, Problem, Realisation, RecordError, Removed, Repair, Sharing, Snapshot,
+    Store, StoreItem, Usage, VerifyReport,
 };

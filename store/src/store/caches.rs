@@ -88,9 +88,11 @@ impl Store {
         inner.check_writable()?;
         let hash = cache_hash(id);
         let folder = inner.caches.join(&hash);
-        make_dir(&folder)?;
         let mut slot = 0_u32;
         loop {
+            // Removing a mount needs the other side of this lock: a folder is never taken away between lock and row.
+            let guard = inner.sweep_lock.guard()?;
+            make_dir(&folder)?;
             match try_slot(&folder, slot, sharing)? {
                 Some(mount) => {
                     inner.index.write("record cache mount", |transaction, tick| {
@@ -104,6 +106,7 @@ impl Store {
                     return Ok(Some(mount));
                 }
                 None if sharing == Sharing::Locked => {
+                    drop(guard);
                     if cancelled() {
                         return Ok(None);
                     }

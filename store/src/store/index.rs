@@ -201,6 +201,40 @@ impl Index {
         })
     }
 
+    /// Gives free pages back to the file system.
+    pub(super) fn shrink(&self) -> Result<(), StoreError> {
+        /// Pages per step, so that other writers get their turn.
+        const PAGES: u32 = 2_000;
+        loop {
+            let free: u32 = self.read("measure database", |c| {
+                c.query_row("PRAGMA freelist_count", [], |row| row.get(0))
+            })?;
+            if free == 0 {
+                break;
+            }
+            let slot = &mut *self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(connection) = slot {
+                let result = connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES})"));
+                result.map_err(StoreError::index("shrink database"))?;
+            }
+            if free <= PAGES {
+                break;
+            }
+        }
+        // Others may be reading; then the log is shortened another time.
+        self.read("checkpoint", |c| {
+            c.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        })?;
+        let slot = &mut *self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot {
+            Some(connection) => connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .or_else(|err| if is_busy(&err) { Ok(()) } else { Err(err) })
+                .map_err(StoreError::index("checkpoint")),
+            None => Ok(()),
+        }
+    }
+
     /// Bytes of the write-ahead log.
     pub(super) fn wal_bytes(&self) -> u64 {
         let mut name = self.path.clone().into_os_string();

@@ -172,7 +172,19 @@ fn diff_id_column(layer: &Layer) -> &[u8] {
 }
 
 impl Inner {
-    fn find_oci(&self, digest: &Sha256Digest) -> Result<Option<i64>, StoreError> {
+    /// All compressed forms of a layer.
+    pub(super) fn layer_digests(&self, layer: &Layer) -> Result<Vec<Sha256Digest>, StoreError> {
+        self.index.read("look up layer", |connection| {
+            connection
+                .prepare_cached("SELECT digest FROM layers WHERE diff = ?1 AND diff_id = ?2")?
+                .query_map(params![layer.diff.as_bytes(), diff_id_column(layer)], |row| {
+                    row.get(0).map(Sha256Digest::from_bytes)
+                })?
+                .collect()
+        })
+    }
+
+    pub(super) fn find_oci(&self, digest: &Sha256Digest) -> Result<Option<i64>, StoreError> {
         if self.pending().find(|batch| batch.oci.get(digest).copied()).is_some() {
             return Ok(Some(i64::MAX));
         }

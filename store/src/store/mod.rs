@@ -8,6 +8,7 @@
 //! caches/<hash>/<n>    cache mounts: caches.rs
 //! work/<id>/           scratch of living processes: scratch.rs, lease.rs
 //! gc.lock, keys.lock   byte-range locks: locks.rs
+//! reserve              space for gc on a full disk: reserve.rs
 //! ```
 //! Bytes first, rows after: a row that is there has its bytes, whoever is killed whenever. Puts are collected in
 //! memory ([`pending`]) and committed in batches. Nothing is synced on the way: rows whose blobs may not have reached
@@ -19,6 +20,7 @@ mod caches;
 mod codec;
 mod directories;
 mod facts;
+mod gc;
 mod index;
 mod layers;
 mod lease;
@@ -29,10 +31,13 @@ mod realisations;
 mod records;
 mod recover;
 mod remove;
+mod reserve;
 mod roots;
 mod schema;
 mod scratch;
 mod sys;
+mod usage;
+mod verify;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -47,9 +52,12 @@ use rustix::fs::{Mode, OFlags};
 pub use blobs::BlobWriter;
 pub use caches::{CacheMount, Sharing};
 pub use codec::RecordError;
+pub use gc::{DryRun, GcPolicy, GcReport, Kept, KeptBecause, Removed, StoreItem};
 pub use lease::Lease;
 pub use locks::KeyLock;
 pub use records::{GcRoot, Layer, OciBlob, Realisation, Snapshot};
+pub use usage::{Amount, CacheUse, DiskUse, ItemUse, Usage};
+pub use verify::{Problem, Repair, VerifyReport};
 
 use crate::{BlobDigest, StoreError, blob_path};
 use background::{Background, Reaper, spawn_flusher};
@@ -159,6 +167,7 @@ impl Store {
         inner.recover()?;
         let flusher = match access {
             Access::ReadWrite => {
+                inner.make_reserve();
                 let thread = spawn_flusher(inner.clone()).map_err(StoreError::io("start a thread for", &inner.root))?;
                 Some(thread)
             }

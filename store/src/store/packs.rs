@@ -5,7 +5,7 @@
 //! time (`flock`), and goes on with one that an earlier process left below [`SEALED_BYTES`]. Numbers are never used
 //! twice, so that an open pack cannot come to mean another one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -107,16 +107,16 @@ impl Packs {
         *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Makes sure that appended bytes are on disk.
-    pub(super) fn sync_writer(&self) -> Result<(), StoreError> {
-        match &*self.writer.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(writer) => writer
-                .lock
-                .file
-                .sync_data()
-                .map_err(StoreError::io("sync pack", &self.file_path(writer.pack))),
-            None => Ok(()),
+    /// Makes sure that appended blobs are on disk.
+    pub(super) fn sync(&self, places: &[(BlobDigest, Place)]) -> Result<(), StoreError> {
+        let packs: HashSet<i64> = places.iter().map(|(_, place)| place.pack).collect();
+        for pack in packs {
+            if let Some(file) = self.open_pack(pack)? {
+                file.sync_data()
+                    .map_err(StoreError::io("sync pack", &self.file_path(pack)))?;
+            }
         }
+        Ok(())
     }
 
     /// Reads the bytes of a blob; `None` when the pack is gone, which means that the row has changed.

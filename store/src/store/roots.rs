@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::records::{decode_root, encode_root};
-use super::{GcRoot, Store};
+use super::{GcRoot, Inner, Store};
 use crate::StoreError;
 
 impl Store {
@@ -42,13 +42,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the index cannot be asked or a record is damaged.
     pub fn gc_roots(&self) -> Result<Vec<GcRoot>, StoreError> {
-        let rows = self.0.inner.index.read("list gc roots", |connection| {
-            connection
-                .prepare_cached("SELECT name, created, data FROM roots ORDER BY name")?
-                .query_map([], columns)?
-                .collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        rows.into_iter().map(decode).collect()
+        self.0.inner.roots()
     }
 
     /// Removes a root; false when there was none. What it kept goes with the next gc.
@@ -66,13 +60,35 @@ impl Store {
     }
 }
 
+impl Inner {
+    /// All roots. A damaged one is an error also to gc: nobody knows what it keeps.
+    pub(super) fn roots(&self) -> Result<Vec<GcRoot>, StoreError> {
+        self.root_columns()?.into_iter().map(decode).collect()
+    }
+
+    fn root_columns(&self) -> Result<Vec<Columns>, StoreError> {
+        self.index.read("list gc roots", |connection| {
+            connection
+                .prepare_cached("SELECT name, created, data FROM roots ORDER BY name")?
+                .query_map([], columns)?
+                .collect()
+        })
+    }
+
+    /// All roots by name; `None` for a damaged one.
+    pub(super) fn roots_or_damage(&self) -> Result<Vec<(String, Option<GcRoot>)>, StoreError> {
+        let rows = self.root_columns()?;
+        Ok(rows.into_iter().map(|row| (row.0.clone(), decode(row).ok())).collect())
+    }
+}
+
 type Columns = (String, i64, Vec<u8>);
 
 fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?))
 }
 
-fn decode((name, created, data): Columns) -> Result<GcRoot, StoreError> {
+pub(super) fn decode((name, created, data): Columns) -> Result<GcRoot, StoreError> {
     decode_root(name.clone(), created, &data).map_err(|source| StoreError::DamagedRecord {
         kind: "gc root",
         name,

@@ -1,6 +1,8 @@
 //! Tests of the store on disk.
 
 mod basics;
+mod damage;
+mod gc;
 
 use std::io::Read;
 

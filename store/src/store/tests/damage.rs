@@ -1,0 +1,281 @@
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use super::*;
+use crate::*;
+
+/// Overwrites a byte of a file.
+fn spoil(path: &std::path::Path, offset: u64) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("open");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).expect("read");
+    file.write_all_at(&[byte[0] ^ 1], offset).expect("write");
+}
+
+struct Spoilt {
+    _folder: TempDir,
+    store: Store,
+    small: BlobDigest,
+    large: BlobDigest,
+    oci: Sha256Digest,
+    tree: TreeDigest,
+    key: CacheKey,
+}
+
+/// A store with one of everything, in one realisation and one root.
+fn example() -> Spoilt {
+    let (folder, store) = new_store();
+    let small = store.put_bytes(b"small").expect("put");
+    let large = store.put_bytes(&bytes(1, 50_000)).expect("put");
+    let tree = put_dir(
+        &store,
+        vec![file_entry("small", small, 5), file_entry("large", large, 50_000)],
+    )
+    .digest;
+    let snapshot = Snapshot { tree, layers: vec![] };
+    let key = CacheKey::from_bytes([1; 32]);
+    let run = Realisation {
+        outputs: vec![Some(snapshot.clone())],
+        name: "RUN".to_owned(),
+        duration: std::time::Duration::ZERO,
+        peak_memory: 0,
+        log: None,
+        key_parts: vec![],
+        created: 0,
+    };
+    store.put_realisation(&key, &run).expect("put");
+    let root = GcRoot {
+        name: "root".to_owned(),
+        snapshots: vec![snapshot],
+        payload: vec![],
+        created: 0,
+    };
+    store.set_root(&root).expect("root");
+    let oci = store.put_oci_bytes(b"oci").expect("put");
+    store.flush().expect("flush");
+    assert!(store.is_complete(&tree).expect("look"));
+    Spoilt {
+        _folder: folder,
+        store,
+        small,
+        large,
+        oci,
+        tree,
+        key,
+    }
+}
+
+fn incomplete(example: &Spoilt) -> [Problem; 2] {
+    [
+        Problem::IncompleteRealisation(example.key, "RUN".to_owned()),
+        Problem::IncompleteRoot("root".to_owned()),
+    ]
+}
+
+#[test]
+fn damaged_blobs_are_named_refused_and_dropped_by_repair() {
+    let example = example();
+    let store = &example.store;
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+    let pack = std::fs::read_dir(store.root().join("packs"))
+        .expect("list")
+        .next()
+        .expect("one")
+        .expect("entry");
+    spoil(&pack.path(), 8);
+    let large = store.blobs_dir().join(blob_path(&example.large));
+    spoil(&large, 40_000);
+    spoil(&store.root().join("layers").join(example.oci.to_string()), 0);
+    match store.blob(&example.small) {
+        Err(StoreError::DamagedBlob { expected, .. }) => assert_eq!(expected, example.small),
+        other => panic!("{other:?}"),
+    }
+    let mut damaged = vec![Problem::DamagedBlob(example.small), Problem::DamagedBlob(example.large)];
+    damaged.sort();
+    damaged.push(Problem::DamagedOciBlob(example.oci));
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, damaged);
+    let report = store.verify(Repair::Yes).expect("repair");
+    damaged.extend(incomplete(&example));
+    assert_eq!(report.problems, damaged);
+    assert_eq!(report.repaired, 4, "all but the root");
+    assert!(!large.exists());
+    assert!(store.blob(&example.small).expect("look").is_none());
+    assert!(!store.is_complete(&example.tree).expect("look"));
+    assert!(store.realisation(&example.key).expect("look").is_some());
+    // The next build puts the bytes again, and all is well.
+    store.put_bytes(b"small").expect("put");
+    store.put_bytes(&bytes(1, 50_000)).expect("put");
+    assert!(store.is_complete(&example.tree).expect("look"));
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+}
+
+#[test]
+fn missing_and_short_files_are_damage() {
+    let example = example();
+    let store = &example.store;
+    let large = store.blobs_dir().join(blob_path(&example.large));
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&large)
+        .expect("open")
+        .set_len(49_999)
+        .expect("cut");
+    assert!(matches!(
+        store.blob(&example.large),
+        Err(StoreError::DamagedBlob { .. })
+    ));
+    std::fs::remove_file(&large).expect("remove");
+    assert!(matches!(store.blob(&example.large), Err(StoreError::MissingBlob(_))));
+    let report = store.verify(Repair::Yes).expect("repair");
+    assert_eq!(report.problems[0], Problem::DamagedBlob(example.large));
+    assert!(store.blob(&example.large).expect("look").is_none());
+}
+
+#[test]
+fn damaged_rows_are_found_and_dropped() {
+    let example = example();
+    let store = &example.store;
+    let change = |sql: &str| {
+        let index = &store.0.inner.index;
+        index
+            .write("spoil", |transaction, _| transaction.execute_batch(sql))
+            .expect("spoil");
+    };
+    change("UPDATE directories SET data = x'0100ff'");
+    store.0.inner.cache.clear();
+    assert!(matches!(
+        store.directory(&example.tree),
+        Err(StoreError::DamagedDirectory { digest, .. }) if digest == example.tree
+    ));
+    let report = store.verify(Repair::Yes).expect("repair");
+    assert_eq!(report.problems[0], Problem::DamagedDirectory(example.tree));
+    assert!(store.directory(&example.tree).expect("look").is_none());
+    change("UPDATE realisations SET data = x'ff'; UPDATE roots SET data = x'ff'");
+    assert!(matches!(
+        store.realisation(&example.key),
+        Err(StoreError::DamagedRecord {
+            kind: "realisation",
+            ..
+        })
+    ));
+    assert!(matches!(
+        store.gc(&GcPolicy::default(), DryRun::No),
+        Err(StoreError::DamagedRecord { kind: "gc root", .. })
+    ));
+    let report = store.verify(Repair::Yes).expect("repair");
+    assert_eq!(
+        report.problems,
+        [
+            Problem::DamagedRealisation(example.key),
+            Problem::DamagedRoot("root".to_owned())
+        ]
+    );
+    assert_eq!(store.realisation(&example.key).expect("look"), None);
+    assert!(store.remove_root("root").expect("remove"));
+}
+
+#[test]
+fn after_a_power_loss_what_was_not_synced_is_checked_before_use() {
+    let example = example();
+    let root = example.store.root().to_owned();
+    let pack = std::fs::read_dir(root.join("packs"))
+        .expect("list")
+        .next()
+        .expect("one")
+        .expect("entry");
+    let large = example.store.blobs_dir().join(blob_path(&example.large));
+    let later = {
+        let store = &example.store;
+        store.0.inner.sync().expect("sync");
+        // These were not synced.
+        let later = store.put_bytes(&bytes(2, 30_000)).expect("put");
+        let sound = store.put_bytes(b"sound").expect("put");
+        store.flush().expect("flush");
+        let index = &store.0.inner.index;
+        let other_boot = "UPDATE batches SET boot = 'another'";
+        index
+            .write("spoil", |transaction, _| transaction.execute_batch(other_boot))
+            .expect("spoil");
+        (later, sound)
+    };
+    let lost = example.store.blobs_dir().join(blob_path(&later.0));
+    drop(example.store);
+    // Damage to what was synced is not looked for; to what was not, it is.
+    spoil(&large, 1);
+    std::fs::set_permissions(&lost, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    std::fs::write(&lost, vec![0; 30_000]).expect("zeros, as after a power loss");
+    let reader = Store::open(&root, Access::ReadOnly).expect("open for reading");
+    assert!(matches!(reader.blob(&later.0), Err(StoreError::DamagedBlob { .. })));
+    assert!(reader.blob(&example.large).expect("look").is_some());
+    drop(reader);
+    let store = Store::open(&root, Access::ReadWrite).expect("recover");
+    assert!(store.blob(&later.0).expect("look").is_none());
+    assert!(!lost.exists());
+    assert!(store.blob(&later.1).expect("look").is_some());
+    assert!(store.blob(&example.large).expect("look").is_some());
+    assert!(pack.path().exists());
+    let left: i64 = store
+        .0
+        .inner
+        .index
+        .read("count", |c| {
+            c.query_row("SELECT count(*) FROM batches WHERE boot = 'another'", [], |row| {
+                row.get(0)
+            })
+        })
+        .expect("count");
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing_half_written() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a small file system needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let mount = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8m", "none"])
+        .arg(folder.path())
+        .status();
+    if !mount.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no tmpfs to be mounted here");
+        return;
+    }
+    let result = std::panic::catch_unwind(|| {
+        let store = Store::open(&folder.path().join("store"), Access::ReadWrite).expect("open");
+        let kept = store.put_bytes(&bytes(1, 100_000)).expect("put");
+        store.flush().expect("flush");
+        let err = store.put_bytes(&bytes(2, 16 << 20)).expect_err("no room");
+        match err {
+            StoreError::Io { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::StorageFull),
+            other => panic!("{other:?}"),
+        }
+        let mut failed = false;
+        for seed in 0..600 {
+            failed |= store.put_bytes(&bytes(seed, 16_000)).is_err();
+        }
+        failed |= store.flush().is_err();
+        assert!(failed, "10 MB do not fit");
+        assert_eq!(read(&store, &kept), Some(bytes(1, 100_000)));
+        let root = store.root().to_owned();
+        drop(store);
+        let store = Store::open(&root, Access::ReadWrite).expect("open again");
+        assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+        assert_eq!(read(&store, &kept), Some(bytes(1, 100_000)));
+        store.gc(&GcPolicy::default(), DryRun::No).expect("gc on a full disk");
+        store.put_bytes(&bytes(3, 100_000)).expect("room again");
+    });
+    let status = std::process::Command::new("umount")
+        .arg(folder.path())
+        .status()
+        .expect("umount");
+    assert!(status.success());
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}

@@ -1,0 +1,304 @@
+//! What takes how much space.
+
+use std::path::Path;
+
+use super::gc::catalog::{Catalog, Item, Marks};
+use super::gc::plan::{realisation_items, snapshot_items, tree_bytes};
+use super::realisations::decode;
+use super::{Inner, Store};
+use crate::{CacheKey, StoreError};
+
+/// A number of things and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// How many.
+    pub count: u64,
+    /// Bytes together.
+    pub bytes: u64,
+}
+
+/// What the store's files take, to the byte. All but `small` and `directories` are files of their own: small blobs are in
+/// packs, directories in the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Large blobs.
+    pub large: Amount,
+    /// Small blobs.
+    pub small: Amount,
+    /// Packs: small blobs and dead space.
+    pub packs: Amount,
+    /// OCI blobs.
+    pub layers: Amount,
+    /// Cache mounts.
+    pub caches: Amount,
+    /// Directories.
+    pub directories: Amount,
+    /// The index and its log.
+    pub database: u64,
+    /// Scratch of running builds.
+    pub work: u64,
+    /// What gc needs on a full disk.
+    pub reserve: u64,
+}
+
+impl DiskUse {
+    /// Bytes of all files.
+    pub fn total(&self) -> u64 {
+        let content = self.large.bytes + self.packs.bytes + self.layers.bytes + self.caches.bytes;
+        content + self.database + self.work + self.reserve
+    }
+}
+
+/// What a root or realisation refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemUse {
+    /// Name of the root, or of the run.
+    pub name: String,
+    /// The key, for a realisation.
+    pub key: Option<CacheKey>,
+    /// Bytes of blobs and directories, each counted once.
+    pub bytes: u64,
+    /// Those of them that no other item of the same list refers to.
+    pub exclusive: u64,
+    /// Last use in milliseconds since 1970; for a root, when it was made.
+    pub used: i64,
+    /// Whether something of it is not here.
+    pub incomplete: bool,
+}
+
+/// A folder of a cache mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheUse {
+    /// The id its users know.
+    pub id: String,
+    /// Which of its folders.
+    pub slot: u32,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Last use in milliseconds since 1970.
+    pub used: i64,
+}
+
+/// What takes how much space.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// By kind of file.
+    pub disk: DiskUse,
+    /// Roots by name.
+    pub roots: Vec<ItemUse>,
+    /// Realisations whose content is kept, newest use first.
+    pub realisations: Vec<ItemUse>,
+    /// Cache mounts by id.
+    pub caches: Vec<CacheUse>,
+    /// Blobs and directories that no root and no realisation refers to.
+    pub unreferenced: Amount,
+}
+
+impl Store {
+    /// Measures the store by kind of file: quick.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index or a folder cannot be read.
+    pub fn disk_use(&self) -> Result<DiskUse, StoreError> {
+        self.0.inner.flush()?;
+        self.0.inner.disk_use()
+    }
+
+    /// Measures everything.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index or a folder cannot be read.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let inner = &self.0.inner;
+        inner.flush()?;
+        let catalog = inner.index.read("read the catalog", Catalog::load)?;
+        let roots: Vec<Measured> = inner
+            .roots()?
+            .into_iter()
+            .map(|root| {
+                let items: Vec<Item> = root
+                    .snapshots
+                    .iter()
+                    .flat_map(|snapshot| snapshot_items(&catalog, snapshot))
+                    .collect();
+                let wanted = root
+                    .snapshots
+                    .iter()
+                    .map(|snapshot| 1 + snapshot.layers.len())
+                    .sum::<usize>();
+                Measured {
+                    incomplete: items.len() < wanted,
+                    items,
+                    name: root.name,
+                    key: None,
+                    used: root.created.saturating_mul(1_000),
+                }
+            })
+            .collect();
+        let realisations = inner.measured_realisations(&catalog)?;
+        let mut all = Marks::new(&catalog);
+        for item in roots.iter().chain(&realisations).flat_map(|measured| &measured.items) {
+            all.add(&catalog, *item);
+        }
+        let mut unreferenced = Amount::default();
+        let blobs = (0..catalog.blobs.len() as u32).map(Item::Blob);
+        let directories = (0..catalog.directories.len() as u32).map(Item::Directory);
+        for item in directories.chain(blobs).filter(|item| !all.has(*item)) {
+            unreferenced.count += 1;
+            unreferenced.bytes += catalog.size(item);
+        }
+        let caches = inner.mounts()?.into_iter().map(|mount| CacheUse {
+            id: mount.id,
+            slot: mount.slot,
+            bytes: mount.bytes,
+            used: mount.used,
+        });
+        Ok(Usage {
+            disk: inner.disk_use()?,
+            roots: measure(&catalog, roots),
+            realisations: measure(&catalog, realisations),
+            caches: caches.collect(),
+            unreferenced,
+        })
+    }
+}
+
+struct Measured {
+    name: String,
+    key: Option<CacheKey>,
+    items: Vec<Item>,
+    used: i64,
+    incomplete: bool,
+}
+
+/// Sums up each item, and what is its alone.
+fn measure(catalog: &Catalog, items: Vec<Measured>) -> Vec<ItemUse> {
+    /// More than one refers to it.
+    const SHARED: u32 = u32::MAX;
+    let index = |item: Item| match item {
+        Item::Blob(blob) => blob as usize,
+        Item::Directory(directory) => catalog.blobs.len() + directory as usize,
+    };
+    let nodes = catalog.blobs.len() + catalog.directories.len();
+    // Who refers to a node, and who walked over it last: numbers from one.
+    let (mut owner, mut walker) = (vec![0_u32; nodes], vec![0_u32; nodes]);
+    let mut uses = Vec::with_capacity(items.len());
+    for (number, measured) in (1..SHARED).zip(items) {
+        let (mut bytes, mut incomplete) = (0, measured.incomplete);
+        let mut waiting = measured.items;
+        while let Some(item) = waiting.pop() {
+            let node = index(item);
+            if std::mem::replace(&mut walker[node], number) == number {
+                continue;
+            }
+            owner[node] = if owner[node] == 0 { number } else { SHARED };
+            bytes += catalog.size(item);
+            if let Item::Directory(directory) = item {
+                incomplete |= catalog.directories[directory as usize].broken;
+                waiting.extend(catalog.below(directory));
+            }
+        }
+        uses.push(ItemUse {
+            name: measured.name,
+            key: measured.key,
+            bytes,
+            exclusive: 0,
+            used: measured.used,
+            incomplete,
+        });
+    }
+    let blobs = (0..catalog.blobs.len() as u32).map(Item::Blob);
+    let directories = (0..catalog.directories.len() as u32).map(Item::Directory);
+    for item in blobs.chain(directories) {
+        let owner = owner[index(item)];
+        if owner != 0 && owner != SHARED {
+            uses[owner as usize - 1].exclusive += catalog.size(item);
+        }
+    }
+    uses
+}
+
+impl Inner {
+    fn measured_realisations(&self, catalog: &Catalog) -> Result<Vec<Measured>, StoreError> {
+        let rows: Vec<(CacheKey, i64, Vec<u8>)> = self.index.read("list realisations", |connection| {
+            connection
+                .prepare("SELECT key, used, data FROM realisations WHERE kept = 1 ORDER BY used DESC")?
+                .query_map([], |row| {
+                    Ok((CacheKey::from_bytes(row.get(0)?), row.get(1)?, row.get(2)?))
+                })?
+                .collect()
+        })?;
+        rows.into_iter()
+            .map(|(key, used, data)| {
+                let realisation = decode(&key, &data)?;
+                let items = realisation_items(catalog, &realisation);
+                let outputs = realisation.outputs.iter().flatten();
+                let wanted = outputs.map(|output| 1 + output.layers.len()).sum::<usize>()
+                    + usize::from(realisation.log.is_some());
+                Ok(Measured {
+                    incomplete: items.len() < wanted,
+                    name: realisation.name,
+                    key: Some(key),
+                    items,
+                    used,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) fn disk_use(&self) -> Result<DiskUse, StoreError> {
+        let sum = |query: &'static str| {
+            self.index.read("measure the store", |connection| {
+                connection.prepare_cached(query)?.query_row([], |row| {
+                    Ok(Amount {
+                        count: row.get::<_, i64>(0)?.cast_unsigned(),
+                        bytes: row.get::<_, i64>(1)?.cast_unsigned(),
+                    })
+                })
+            })
+        };
+        let mut packs = Amount::default();
+        for pack in self.packs.numbers()? {
+            packs.count += 1;
+            packs.bytes += file_bytes(&self.packs.file_path(pack))?;
+        }
+        let mut caches = Amount::default();
+        for mount in self.mounts()? {
+            caches.count += 1;
+            caches.bytes += mount.bytes;
+        }
+        let mut database = 0;
+        for suffix in ["", "-wal", "-shm"] {
+            let mut name = self.index.path().as_os_str().to_owned();
+            name.push(suffix);
+            database += file_bytes(Path::new(&name))?;
+        }
+        Ok(DiskUse {
+            large: sum("SELECT count(*), ifnull(sum(size), 0) FROM blobs WHERE pack IS NULL")?,
+            small: sum("SELECT count(*), ifnull(sum(size), 0) FROM blobs WHERE pack IS NOT NULL")?,
+            directories: sum("SELECT count(*), ifnull(sum(length(data)), 0) FROM directories")?,
+            layers: sum("SELECT count(*), ifnull(sum(size), 0) FROM oci")?,
+            packs,
+            caches,
+            database,
+            work: tree_bytes(&self.work)?,
+            reserve: file_bytes(&self.reserve_path())?,
+        })
+    }
+
+    /// What the file system has free for this process.
+    pub(super) fn free_bytes(&self) -> Result<u64, StoreError> {
+        let stat = rustix::fs::fstatvfs(&self.blobs_fd)
+            .map_err(|err| StoreError::io("measure the file system of", &self.root)(err.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// The size of a file; zero when it is not there.
+fn file_bytes(path: &Path) -> Result<u64, StoreError> {
+    match path.symlink_metadata() {
+        Ok(meta) => Ok(meta.len()),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(err) => Err(StoreError::io("measure", path)(err)),
+    }
+}
