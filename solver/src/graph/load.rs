@@ -204,6 +204,11 @@ impl Loader {
         Ok(Some(EdgeId { vertex, output }))
     }
 
+    #[cfg(test)]
+    pub(super) fn push(&mut self, draft: Draft) {
+        self.drafts.push(draft);
+    }
+
     fn name(&self, op: &pb::op::Op, metadata: Option<&pb::OpMetadata>, inputs: &[String]) -> String {
         name::vertex_name(op, metadata, |index| {
             usize::try_from(index)

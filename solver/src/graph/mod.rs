@@ -12,6 +12,8 @@ mod check;
 mod error;
 mod load;
 mod name;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -11,6 +11,8 @@
 mod content;
 mod describe;
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 

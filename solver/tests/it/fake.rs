@@ -110,7 +110,9 @@ pub(crate) fn no_cache() -> pb::OpMetadata {
 /// `hang` (until cancelled), `deaf` (never ends), `sleep MS`, `fresh X` (a new result each time), and any other words (a
 /// result that depends on all inputs).
 pub(crate) struct Fake {
-    pub(crate) index: MemoryIndex,
+    pub(crate) index: Arc<dyn Index>,
+    /// The same index, when it is in memory.
+    pub(crate) memory: Option<MemoryIndex>,
     pub(crate) sources: Mutex<HashMap<String, Files>>,
     /// Runs by vertex, sources too.
     pub(crate) runs: Mutex<HashMap<VertexDigest, usize>>,
@@ -132,7 +134,15 @@ impl Fake {
 
     pub(crate) fn lazy(index: &MemoryIndex) -> Self {
         Self {
-            index: index.clone(),
+            memory: Some(index.clone()),
+            ..Self::over(Arc::new(index.clone()))
+        }
+    }
+
+    pub(crate) fn over(index: Arc<dyn Index>) -> Self {
+        Self {
+            index,
+            memory: None,
             sources: Mutex::default(),
             runs: Mutex::default(),
             log: Mutex::default(),
@@ -174,21 +184,27 @@ impl Fake {
         sources.get(name).cloned().ok_or_else(missing)
     }
 
+    fn restore(&self, snapshot: &Snapshot) {
+        if let Some(memory) = &self.memory {
+            memory.restore(&snapshot.tree);
+        }
+    }
+
     fn run_now(&self, step: &Step, inputs: &[Option<Snapshot>]) -> Result<Option<Snapshot>, StepError> {
         *self.runs.lock().unwrap().entry(step.vertex.digest).or_default() += 1;
-        let index = &self.index;
+        let index = self.index.as_ref();
         match &step.vertex.op {
             pb::op::Op::Source(_) => {
                 let files = self.source_files(step)?;
                 let snapshot = snapshot_of(index, None, &files);
-                index.restore(&snapshot.tree);
+                self.restore(&snapshot);
                 return Ok(Some(snapshot));
             }
             _ => self.log.lock().unwrap().push(step.vertex.name.clone()),
         }
         for input in inputs.iter().flatten() {
             assert!(
-                cbs_solver::Index::is_complete(index, &input.tree).unwrap(),
+                index.is_complete(&input.tree).unwrap(),
                 "`{}` ran before the bytes of an input were there",
                 step.vertex.name
             );
@@ -215,7 +231,7 @@ impl Fake {
             _ => return Err(StepError::new(FailureKind::Unsupported, "unknown op")),
         };
         let snapshot = snapshot_of(index, base.as_ref(), &made);
-        index.restore(&snapshot.tree);
+        self.restore(&snapshot);
         Ok(Some(snapshot))
     }
 }
@@ -230,7 +246,7 @@ pub(crate) fn exec_result(args: &[String], inputs: &[Files], number: usize) -> F
     Files::from([(args.join("-"), text.into_bytes())])
 }
 
-pub(crate) fn files_of(index: &impl Index, snapshot: Option<&Snapshot>) -> Files {
+pub(crate) fn files_of(index: &dyn Index, snapshot: Option<&Snapshot>) -> Files {
     let Some(snapshot) = snapshot else {
         return Files::new();
     };
@@ -246,7 +262,7 @@ pub(crate) fn files_of(index: &impl Index, snapshot: Option<&Snapshot>) -> Files
     directory.entries.iter().map(read).collect()
 }
 
-fn tree_of(index: &impl Index, root: Option<Metadata>, files: &Files) -> TreeDigest {
+fn tree_of(index: &dyn Index, root: Option<Metadata>, files: &Files) -> TreeDigest {
     let mut directory = Directory {
         root,
         ..Directory::default()
@@ -265,7 +281,7 @@ fn tree_of(index: &impl Index, root: Option<Metadata>, files: &Files) -> TreeDig
     index.put_directory(directory).unwrap().digest
 }
 
-pub(crate) fn snapshot_of(index: &impl Index, base: Option<&Snapshot>, made: &Files) -> Snapshot {
+pub(crate) fn snapshot_of(index: &dyn Index, base: Option<&Snapshot>, made: &Files) -> Snapshot {
     let mut files = files_of(index, base);
     files.extend(made.clone());
     let mut layers = base.map_or_else(Vec::new, |base| base.layers.clone());
@@ -300,7 +316,7 @@ impl Executor for Fake {
         Box::pin(async move {
             self.pins.fetch_add(1, Ordering::Relaxed);
             let files = self.source_files(&step)?;
-            let snapshot = self.eager_pins.then(|| snapshot_of(&self.index, None, &files));
+            let snapshot = self.eager_pins.then(|| snapshot_of(self.index.as_ref(), None, &files));
             let text = BlobDigest::of(format!("{files:?}").as_bytes()).to_string();
             Ok(SourcePin {
                 key: format!("fake.v1 {text}").into_bytes(),
@@ -354,7 +370,7 @@ impl Executor for Fake {
 
 pub(crate) fn ctx(fake: &Arc<Fake>) -> Ctx {
     Ctx {
-        index: Arc::new(fake.index.clone()),
+        index: fake.index.clone(),
         executor: fake.clone(),
         remotes: Vec::new(),
         events: EventSender::discard(),

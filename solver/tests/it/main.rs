@@ -6,3 +6,4 @@ mod fake;
 mod laws;
 mod reuse;
 mod scale;
+mod store;

@@ -212,7 +212,7 @@ async fn sources_known_by_their_pins_are_fetched_when_something_runs() {
         "its digests are enough"
     );
     let tree = known.targets[0].snapshot.as_ref().expect("a tree").tree;
-    fake.index.forget_bytes(tree);
+    fake.memory.as_ref().expect("in memory").forget_bytes(tree);
     let built = world.exec("make", &[context]);
     let result = must(&fake, &world, &[built]).await;
     assert_eq!(fake.total_runs(), 2, "the source is fetched, then the step runs");
@@ -228,7 +228,7 @@ async fn lost_bytes_are_made_again_only_when_they_are_needed() {
     let first = must(&fake, &world, &[app, tool]).await;
     fake.take_log();
     let tree = first.targets[1].snapshot.as_ref().expect("a tree").tree;
-    fake.index.forget_bytes(tree);
+    fake.memory.as_ref().expect("in memory").forget_bytes(tree);
     must(&fake, &world, &[app]).await;
     assert!(fake.take_log().is_empty(), "the app's bytes are all there");
     let other = world.exec("other", &[base, tool]);
@@ -251,7 +251,10 @@ async fn lost_layers_are_brought_back_through_the_whole_chain() {
     fake.take_log();
     let snapshot = first.targets[0].snapshot.clone().expect("a snapshot");
     assert_eq!(snapshot.layers.len(), 3);
-    fake.index.forget_bytes(snapshot.layers[1].diff);
+    fake.memory
+        .as_ref()
+        .expect("in memory")
+        .forget_bytes(snapshot.layers[1].diff);
     must(&fake, &world, &[two]).await;
     assert!(fake.take_log().is_empty(), "the tree is whole");
     // The fake brings back trees, not layers: the solver must notice instead of giving out a hole.
@@ -404,7 +407,7 @@ async fn scratch_and_empty_requests_are_results() {
     let (fake, mut world) = (fake(), World::default());
     let made = world.exec("make", &[]);
     let result = must(&fake, &world, &[made]).await;
-    let files = files_of(&fake.index, result.targets[0].snapshot.as_ref());
+    let files = files_of(fake.index.as_ref(), result.targets[0].snapshot.as_ref());
     assert_eq!(files.len(), 1);
     let request = cbs_solver::Request {
         name: "nothing".into(),
