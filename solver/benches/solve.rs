@@ -1,6 +1,5 @@
 //! How long a solve takes that has nothing to do: the floor of every build.
 
-#![expect(missing_docs, reason = "criterion's macro makes an undocumented function")]
 #![expect(clippy::unwrap_used, reason = "a bench may panic")]
 
 #[path = "../tests/it/fake.rs"]
@@ -51,6 +50,13 @@ fn nothing_to_do(c: &mut Criterion) {
         let target = wide(&mut world, columns, rows);
         let definition = world.builder.definition(Some(target));
 
+        group.bench_with_input(
+            BenchmarkId::new("graph", columns * rows),
+            &definition,
+            |b, definition| {
+                b.iter(|| graph(definition));
+            },
+        );
         let memory = Fake::new(&MemoryIndex::default());
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Access::ReadWrite).unwrap();

@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cbs_store::{CacheKey, Lease, Realisation, Snapshot};
+use cbs_store::{CacheKey, Lease, Realisation, Snapshot, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use crate::events::{Clock, EventSender};
+use crate::events::{Clock, EventSender, SystemClock};
 use crate::executor::{BoxFuture, Executor, StepError};
-use crate::index::Index;
+use crate::index::{Index, StoreIndex};
 
 /// How long a cancelled step may take to end by itself before it is dropped.
 pub const CANCEL_GRACE: Duration = Duration::from_millis(75);
@@ -116,6 +116,28 @@ pub struct Ctx {
     pub lease: Option<Arc<Lease>>,
     /// Fires when nobody wants the result any more.
     pub cancel: CancellationToken,
+}
+
+impl Ctx {
+    /// The services of a solve over a store, with a fresh lease and nobody listening; set the other fields as needed.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the lease cannot be taken.
+    pub fn over_store(store: Store, executor: Arc<dyn Executor>) -> Result<Self, StoreError> {
+        let lease = Arc::new(store.lease()?);
+        Ok(Self {
+            index: Arc::new(StoreIndex {
+                store,
+                lease: lease.clone(),
+            }),
+            executor,
+            remotes: Vec::new(),
+            events: EventSender::discard(),
+            clock: Arc::new(SystemClock),
+            lease: Some(lease),
+            cancel: CancellationToken::new(),
+        })
+    }
 }
 
 impl fmt::Debug for Ctx {

@@ -64,7 +64,8 @@ pub struct SourcePin {
     pub key: Vec<u8>,
     /// What it is, for people: `sha256:…`, a commit.
     pub text: String,
-    /// The tree when its directories are in the store, though the bytes of its files may not be.
+    /// The tree when its directories are in the store, though the bytes of its files may not be. What `run` then gives
+    /// must be this very tree: a directory that changed in between is a failed step.
     pub snapshot: Option<Snapshot>,
 }
 

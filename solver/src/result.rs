@@ -90,10 +90,15 @@ pub enum Reason {
     CacheRefused,
     /// Nothing like it ran before, as far as this store remembers.
     FirstTime,
-    /// It ran before with other inputs: these parts of its key differ.
-    Changed(Vec<Difference>),
-    /// Its result was known but its bytes are gone and were needed.
-    BytesGone,
+    /// It ran before and its key has changed since.
+    Changed {
+        /// The key of the last run of the same op, or else of a step of the same name.
+        earlier: CacheKey,
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// Its result was known, and its bytes, which are not here, were needed.
+    BytesMissing,
 }
 
 /// A failed vertex with all that helps to understand it.

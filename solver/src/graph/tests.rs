@@ -158,7 +158,7 @@ fn what_makes_no_sense_is_refused_by_name() {
 
     let ends_with_work =
         "target `app`: the definition ends with a `source` op, not with the one that points at the result";
-    refuse(&[base.clone()], ends_with_work);
+    refuse(std::slice::from_ref(&base), ends_with_work);
     let no_terminal = "target `app`: the definition's last op must have no operation and one input, not 0 inputs";
     refuse(&[base.clone(), pb::Op::default()], no_terminal);
     let dangling = format!("target `app`: input 0 of `the result` is `{digest}`, which the definition does not have");

@@ -77,6 +77,9 @@ impl<K: Hash + Eq + Clone, V: Copy> Memo<K, V> {
     }
 }
 
+/// The note that names the tree of an input, before the input's number.
+pub(super) const INPUT_NOTE: &str = "tree of input ";
+
 /// The digest of the empty tree as a view.
 const SCRATCH: &str = "cbs.solver.scratch.v1";
 /// Stands for a path that leads nowhere; the step itself will say so.
@@ -216,7 +219,7 @@ impl Resolve for ContentResolve<'_> {
             return Ok(constant(SCRATCH));
         };
         let tree = &snapshot.tree;
-        parts.note(format!("tree of input {number}"), *tree.as_bytes());
+        parts.note(format!("{INPUT_NOTE}{number}"), *tree.as_bytes());
         let missing = |err| match err {
             StoreError::MissingDirectory(_) => ViewError::NeedsInput(number),
             other => ViewError::Store(other),

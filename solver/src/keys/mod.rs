@@ -10,6 +10,7 @@
 
 mod content;
 mod describe;
+mod explain;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -19,12 +20,16 @@ use std::convert::Infallible;
 use cbs_store::CacheKey;
 
 pub(crate) use content::{ContentInput, Outputs, ViewError, Views, content_key, note_outputs};
+pub use explain::{ChangedTree, Explanation, explain};
 pub use parts::{Difference, KeyParts, Part, PartValue, PartsError, differences};
 
 use crate::executor::SourcePin;
 use crate::graph::Vertex;
 use crate::llb::pb;
 use describe::{Form, Resolve, Seen, describe};
+
+/// The note that names the run which a run was compared with.
+pub(crate) const EARLIER_NOTE: &str = "earlier run";
 
 /// The key of a source: what it denotes. How it is written does not matter: a tag and a digest of one image share it.
 pub(crate) fn source_key(vertex: &Vertex, pin: &SourcePin) -> (CacheKey, KeyParts) {

@@ -129,11 +129,15 @@ impl KeyParts {
         self.push(name.into(), PartValue::Digest(digest));
     }
 
+    /// Adds a note; one that is there already is not added again.
     pub(crate) fn note(&mut self, name: impl Into<String>, digest: [u8; 32]) {
-        self.notes.push(Part {
+        let note = Part {
             name: name.into(),
             value: PartValue::Digest(digest),
-        });
+        };
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     fn push(&mut self, name: String, value: PartValue) {

@@ -91,6 +91,11 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut cancelled = false;
         while !self.machine.is_over() {
+            if self.steps.is_empty() && self.jobs.is_empty() && !self.machine.wants_room() {
+                // A bug in the rules shows as a failed step, never as a build that hangs.
+                self.machine.fail_stuck();
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => {

@@ -9,7 +9,9 @@ use super::state::{KeyAnswer, Keyed, Lookup, RunAnswer};
 use crate::config::Need;
 use crate::graph::Vertex;
 use crate::index::Index;
-use crate::keys::{ContentInput, KeyParts, Outputs, ViewError, Views, content_key, differences, note_outputs, op_key};
+use crate::keys::{
+    ContentInput, EARLIER_NOTE, KeyParts, Outputs, ViewError, Views, content_key, differences, note_outputs, op_key,
+};
 use crate::result::Reason;
 
 /// Facts: op key → the last run of this op.
@@ -39,7 +41,7 @@ pub(super) fn make_key(
     lookup: Lookup,
     definition_key: &CacheKey,
 ) -> Result<KeyAnswer, ViewError> {
-    let (key, parts) = content_key(index, views, vertex, inputs)?;
+    let (key, mut parts) = content_key(index, views, vertex, inputs)?;
     if lookup == Lookup::Yes
         && let Some(found) = index
             .realisation(&key)?
@@ -53,6 +55,9 @@ pub(super) fn make_key(
         Lookup::Yes => why(index, vertex, &parts)?,
         Lookup::No => Reason::CacheRefused,
     };
+    if let Reason::Changed { earlier, .. } = &reason {
+        parts.note(EARLIER_NOTE, *earlier.as_bytes());
+    }
     let inputs = inputs.iter().map(|input| input.outputs.snapshots.clone()).collect();
     let keyed = Keyed { key, parts, inputs };
     Ok(KeyAnswer::Missing { keyed, reason, lookup })
@@ -71,7 +76,10 @@ fn why(index: &dyn Index, vertex: &Vertex, parts: &KeyParts) -> Result<Reason, S
         if let Ok(earlier) = KeyParts::decode(&earlier.key_parts) {
             let found = differences(&earlier, parts);
             if !found.is_empty() {
-                return Ok(Reason::Changed(found));
+                return Ok(Reason::Changed {
+                    earlier: last.key,
+                    differences: found,
+                });
             }
         }
     }

@@ -42,6 +42,9 @@ mod step;
 
 use std::sync::Arc;
 
+pub(crate) use state::Failed;
+pub(crate) use step::pin;
+
 use crate::config::{Ctx, SolveConfig};
 use crate::graph::Graph;
 use crate::result::{SolveError, SolveResult};

@@ -136,3 +136,114 @@ impl Lane {
         Some(vertex)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::Pressure;
+    use crate::graph::{Graph, Request};
+    use crate::llb::{DefinitionBuilder, Edge, pb};
+
+    /// The ids of a graph of this many sources.
+    fn vertices(count: usize) -> Vec<VertexId> {
+        let mut builder = DefinitionBuilder::default();
+        let request = |number: usize| {
+            let source = pb::SourceOp {
+                identifier: format!("local://{number}"),
+                ..Default::default()
+            };
+            let op = pb::Op {
+                op: Some(pb::op::Op::Source(source)),
+                ..Default::default()
+            };
+            let root = Edge::first(builder.add(&op, Default::default()));
+            Request {
+                name: String::new(),
+                definition: builder.definition(Some(root)),
+            }
+        };
+        let requests: Vec<Request> = (0..count).map(request).collect();
+        let mut ids = Graph::build(&requests).expect("graph").order().to_vec();
+        ids.sort();
+        ids
+    }
+
+    fn admit_all(queue: &mut Queue) -> Vec<VertexId> {
+        std::iter::from_fn(|| queue.admit()).collect()
+    }
+
+    #[test]
+    fn the_longest_path_goes_first_and_equals_in_order() {
+        let ids = vertices(5);
+        let mut queue = Queue::new(&Parallelism::Fixed(NonZeroUsize::MIN), 5);
+        queue.push(ids[0], OpKind::Exec);
+        queue.push(ids[1], OpKind::Exec);
+        // Known late: what waits already is put in order too.
+        queue.prioritise(vec![1, 5, 9, 5, 2]);
+        for &id in &ids[2..] {
+            queue.push(id, OpKind::Exec);
+        }
+        let mut order = Vec::new();
+        while let Some(id) = queue.admit() {
+            assert_eq!(queue.admit(), None, "one at a time");
+            order.push(id);
+            queue.release(OpKind::Exec);
+        }
+        assert_eq!(order, [2, 1, 3, 4, 0].map(|number| ids[number]));
+    }
+
+    #[test]
+    fn kinds_do_not_take_each_others_places() {
+        let ids = vertices(30);
+        let mut queue = Queue::new(&Parallelism::Fixed(NonZeroUsize::MIN), 30);
+        for (number, &id) in ids.iter().enumerate() {
+            queue.push(id, [OpKind::Exec, OpKind::File, OpKind::Source][number % 3]);
+        }
+        assert_eq!(admit_all(&mut queue).len(), 1 + EDITS + 10);
+    }
+
+    #[derive(Debug)]
+    struct Never;
+
+    impl Pressure for Never {
+        fn has_room(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn an_idle_machine_is_given_more_and_more_and_a_busy_one_no_more() {
+        let ids = vertices(20);
+        let parallelism = Parallelism::Auto {
+            cores: NonZeroUsize::MIN,
+            pressure: Arc::new(Never),
+        };
+        let mut queue = Queue::new(&parallelism, 20);
+        for &id in &ids {
+            queue.push(id, OpKind::Exec);
+        }
+        let mut counts = vec![admit_all(&mut queue).len()];
+        for _ in 0..3 {
+            assert!(queue.wants_room());
+            queue.grant();
+            counts.push(admit_all(&mut queue).len());
+        }
+        assert_eq!(counts, [1, 1, 2, 4]);
+        queue.hold();
+        assert!(admit_all(&mut queue).is_empty());
+        queue.grant();
+        assert_eq!(
+            admit_all(&mut queue).len(),
+            1,
+            "after a busy moment it begins small again"
+        );
+        for _ in 0..9 {
+            queue.release(OpKind::Exec);
+        }
+        assert!(!queue.wants_room(), "the cores themselves need no grant");
+        assert_eq!(admit_all(&mut queue).len(), 1);
+    }
+}

@@ -88,7 +88,7 @@ pub(super) struct Slot {
     pub(super) waiters: Vec<(Waiter, Need)>,
     pub(super) followers: Vec<VertexId>,
     pub(super) guard: Option<KeyGuard>,
-    /// Bytes of a known result are gone and needed as far as this.
+    /// Bytes of a known result are missing and needed as far as this.
     pub(super) restoring: Option<Need>,
     /// While restoring: the bytes were looked for again after the inputs came back.
     pub(super) rechecked: bool,
@@ -207,9 +207,9 @@ pub(super) enum Message {
 
 /// A failure with the end of the step's log.
 #[derive(Debug)]
-pub(super) struct Failed {
-    pub(super) error: StepError,
-    pub(super) log_tail: Vec<String>,
+pub(crate) struct Failed {
+    pub(crate) error: StepError,
+    pub(crate) log_tail: Vec<String>,
 }
 
 impl From<StepError> for Failed {

@@ -36,13 +36,18 @@ fn step(ctx: &Ctx, vertex: &Arc<Vertex>, pin: Option<Arc<SourcePin>>, cancel: Ca
 }
 
 /// Asks what a source denotes.
-pub(super) async fn pin(ctx: Ctx, vertex: Arc<Vertex>, cancel: CancellationToken) -> Result<SourcePin, Failed> {
+pub(crate) async fn pin(ctx: Ctx, vertex: Arc<Vertex>, cancel: CancellationToken) -> Result<SourcePin, Failed> {
     let step = step(&ctx, &vertex, None, cancel);
     let log = step.log.clone();
-    ctx.executor.pin(step).await.map_err(|error| Failed {
+    let pin = ctx.executor.pin(step).await.map_err(|error| Failed {
         error,
         log_tail: log.tail(TAIL_LINES),
-    })
+    })?;
+    if let Some(snapshot) = pin.snapshot.clone() {
+        let kept = blocking(move || ctx.index.keep(&snapshot));
+        kept.await.map_err(StepError::from)?;
+    }
+    Ok(pin)
 }
 
 /// Waits until nobody else works on a key, and looks at what they made of it.
@@ -143,6 +148,11 @@ pub(super) async fn run(
     views: Arc<Views>,
     cancel: CancellationToken,
 ) -> Result<RunAnswer, Failed> {
+    let pinned = order
+        .pin
+        .as_ref()
+        .and_then(|pin| pin.snapshot.as_ref())
+        .map(|snapshot| snapshot.tree);
     let step = step(&ctx, &vertex, order.pin, cancel.clone());
     let (log, progress) = (step.log.clone(), step.progress.clone());
     let started = Instant::now();
@@ -167,6 +177,12 @@ pub(super) async fn run(
             });
         }
     };
+    // Everything above was keyed by what the pin said; other bytes under that name would be found by later solves.
+    let fetched = outputs.first().and_then(Option::as_ref).map(|snapshot| snapshot.tree);
+    if pinned.is_some() && pinned != fetched {
+        let message = format!("`{}` changed while it was being read", vertex.name);
+        return Err(StepError::new(FailureKind::Mismatch, message).into());
+    }
     let created = unix_seconds(ctx.clock.now());
     let record = move || {
         let log = match log.finish() {

@@ -95,12 +95,12 @@ async fn a_changed_file_reruns_what_sees_it_and_says_why() {
     fake.set("context", "a.c", "int changed;");
     let second = must(&fake, &world, &[built, other]).await;
     assert_eq!(fake.take_log(), ["copy /a.c /a.c", "make"]);
-    let Decision::Ran(Reason::Changed(found)) = decision(&second, "copy /a.c /a.c") else {
+    let Decision::Ran(Reason::Changed { differences: found, .. }) = decision(&second, "copy /a.c /a.c") else {
         panic!("{:?}", second.decisions)
     };
     let names: Vec<_> = found.iter().map(|difference| difference.name.as_str()).collect();
     assert_eq!(names, ["copied content"]);
-    let Decision::Ran(Reason::Changed(found)) = decision(&second, "make") else {
+    let Decision::Ran(Reason::Changed { differences: found, .. }) = decision(&second, "make") else {
         panic!("{:?}", second.decisions)
     };
     assert_eq!(found[0].name, "content of mount /");
@@ -123,7 +123,9 @@ async fn a_changed_argument_is_named() {
         };
         match reason {
             Reason::FirstTime => assert_eq!(verb, "make all"),
-            Reason::Changed(found) => assert_eq!(found[0].to_string(), "argument 1: `all` became `test`"),
+            Reason::Changed { differences: found, .. } => {
+                assert_eq!(found[0].to_string(), "argument 1: `all` became `test`")
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -216,7 +218,7 @@ async fn sources_known_by_their_pins_are_fetched_when_something_runs() {
     let built = world.exec("make", &[context]);
     let result = must(&fake, &world, &[built]).await;
     assert_eq!(fake.total_runs(), 2, "the source is fetched, then the step runs");
-    assert_eq!(decision(&result, "fake://context"), Decision::Ran(Reason::BytesGone));
+    assert_eq!(decision(&result, "fake://context"), Decision::Ran(Reason::BytesMissing));
 }
 
 #[tokio::test]
@@ -234,7 +236,7 @@ async fn lost_bytes_are_made_again_only_when_they_are_needed() {
     let other = world.exec("other", &[base, tool]);
     let result = must(&fake, &world, &[other]).await;
     assert_eq!(fake.take_log(), ["other", "tool"]);
-    assert_eq!(decision(&result, "tool"), Decision::Ran(Reason::BytesGone));
+    assert_eq!(decision(&result, "tool"), Decision::Ran(Reason::BytesMissing));
 }
 
 #[tokio::test]

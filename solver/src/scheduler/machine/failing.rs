@@ -27,6 +27,25 @@ impl Machine {
         self.fail(id, StepError::new(FailureKind::Internal, message).into());
     }
 
+    /// Nothing is under way and something is still wanted.
+    pub(in super::super) fn fail_stuck(&mut self) {
+        let wanted = |id: &VertexId| {
+            let slot = &self.slots[id.index()];
+            slot.wanted > slot.reached && slot.phase != Phase::Failed
+        };
+        match self.graph.order().iter().copied().find(wanted) {
+            Some(id) => {
+                let message = format!(
+                    "nothing is under way and this step is {:?}",
+                    self.slots[id.index()].phase
+                );
+                self.fail_internal(id, &message);
+            }
+            None => self.pending = 0,
+        }
+        self.settle_turns();
+    }
+
     /// A source denotes nothing: nobody above has a key, so none of them can be found or run.
     pub(super) fn fail_pin(&mut self, id: VertexId, failed: Failed) {
         self.fail(id, failed);

@@ -351,7 +351,7 @@ impl Machine {
                 slot.duration = duration;
                 slot.restored = slot.restored.max(slot.restoring);
                 let reason = match slot.restoring {
-                    Some(_) => Reason::BytesGone,
+                    Some(_) => Reason::BytesMissing,
                     None => slot.reason.take().unwrap_or(Reason::FirstTime),
                 };
                 self.settle(id, outputs, Decision::Ran(reason), Need::Tree);
