@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::AtomicI32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,13 +25,15 @@ use super::script::{self, Inputs};
 use super::seccomp;
 use super::spec::{ContainerSpec, IdMappings, IdRange, Network, Security, Stdio};
 use super::supervise::{Outcome, Output, supervise};
-use super::sys::{BpfInstruction, Child, CloneOptions, Ended, Failure, Memory, Program};
+use super::sys::{BpfInstruction, Child, CloneOptions, Ended, Failure, Guard, Memory, Program};
 
 /// Runs containers. One per process is enough; any number of threads may run containers with it at once.
 pub struct Launcher {
     facts: Facts,
     cgroups: Cgroups,
     filter: Vec<BpfInstruction>,
+    /// Started with the first container.
+    guard: Mutex<Option<Arc<Guard>>>,
 }
 
 impl Launcher {
@@ -42,6 +45,7 @@ impl Launcher {
             facts,
             cgroups,
             filter: seccomp::docker_default(),
+            guard: Mutex::new(None),
         }
     }
 
@@ -141,7 +145,7 @@ impl Launcher {
                 Memory::Shared
             },
         };
-        let child = Child::spawn(program, options).map_err(|source| own_error("start", source))?;
+        let child = Child::spawn(program, options, &self.guard()?).map_err(|source| own_error("start", source))?;
         if let (Some(mappings), Some((_, ready))) = (&spec.user_namespace, &pipes.id_maps) {
             // On an error the child is killed where it waits.
             write_id_maps(child.pid(), mappings)?;
@@ -158,6 +162,17 @@ impl Launcher {
             },
             created,
         ))
+    }
+
+    fn guard(&self) -> Result<Arc<Guard>, LaunchError> {
+        // A panic while it was held can only have left it empty or full.
+        let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(guard) = &*guard {
+            return Ok(Arc::clone(guard));
+        }
+        let started = Arc::new(Guard::start().map_err(|source| own_error("start the guard of the", source))?);
+        *guard = Some(Arc::clone(&started));
+        Ok(started)
     }
 
     fn capabilities(&self, spec: &ContainerSpec) -> CapabilitySets {

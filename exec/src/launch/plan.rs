@@ -387,8 +387,7 @@ impl<'a> Plan<'a> {
     /// One of the caller's mounts.
     fn callers(&mut self, mount: &'a super::spec::MountSpec, nodev: u64) -> Result<PlannedMount<'a>, SpecError> {
         let target = normalise(&mount.target)?;
-        // A mount inside /proc could hide the masks or feed false facts to the launcher's own children.
-        if target == Path::new("/") || target.starts_with("/proc") {
+        if is_forbidden(&target) {
             return Err(SpecError::ForbiddenTarget {
                 path: mount.target.clone(),
             });
@@ -432,6 +431,11 @@ pub(super) fn check_overlay<'a>(overlay: &'a OverlayMount, target: &Path) -> Res
     } else {
         Ok(overlay)
     }
+}
+
+/// Whether nothing of the caller's may be mounted there: a mount inside `/proc` could undo the masks and the seals.
+pub(super) fn is_forbidden(target: &Path) -> bool {
+    target == Path::new("/") || target.starts_with("/proc")
 }
 
 fn new_fs(name: &CStr, options: &[(&str, Option<&str>)], attributes: u64) -> NewFs {

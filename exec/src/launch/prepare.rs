@@ -11,9 +11,11 @@ use std::rc::Rc;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
-use super::error::LaunchError;
+use super::error::{LaunchError, SpecError};
 use super::overlay;
-use super::plan::{DEV_LINKS, MemoryContent, Plan, PlannedMount, PrivateEntry, RDONLY, What, check_overlay};
+use super::plan::{
+    DEV_LINKS, MemoryContent, Plan, PlannedMount, PrivateEntry, RDONLY, What, check_overlay, is_forbidden,
+};
 use super::report::{CreatedFor, CreatedPath};
 use super::resolve::{Tree, Want, normalise};
 use super::spec::{ContainerSpec, DeviceKind, DeviceNode, FileSource, RootFs};
@@ -134,6 +136,9 @@ fn one_mount(planned: PlannedMount<'_>, tree: &mut Tree) -> Result<PreparedMount
             &target,
             io::Error::from_raw_os_error(libc::ELOOP),
         ));
+    }
+    if purpose == CreatedFor::Mount && is_forbidden(&resolved) {
+        return Err(SpecError::ForbiddenTarget { path: target }.into());
     }
     let inside = match &source {
         Source::Detached(fd) => Some(Rc::clone(fd)),

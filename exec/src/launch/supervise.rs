@@ -3,12 +3,18 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::cancel::CancelHandle;
 use super::report::{OutputSink, OutputStream};
 use super::sys::{Child, Ended};
+
+/// How often a child without open streams is looked at for tracees.
+const TRACEE_INTERVAL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 
 /// As much as a pipe holds.
 const BUFFER: usize = 64 * 1024;
@@ -107,10 +113,14 @@ fn wait_for_any(
             .iter()
             .map(|(_, fd)| PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)),
     );
+    // A child without open streams has ended or is about to; what could keep its end from being reported makes no
+    // event of its own.
+    let timeout = (streams.is_empty() || already_cancelled).then_some(TRACEE_INTERVAL);
     loop {
-        match poll(&mut polled, None) {
+        match poll(&mut polled, timeout.as_ref()) {
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
+            Ok(0) => child.wait_for_tracees(),
             Ok(_) => break,
         }
     }

@@ -345,13 +345,32 @@ pub(super) fn setresuid(uid: u32) -> Result<(), Errno> {
 
 /// Whether a pidfd's process has ended.
 pub(super) fn has_ended(pidfd: RawFd) -> Result<bool, Errno> {
+    let at_once = [0_i64; 2];
+    poll(pidfd, &raw const at_once).map(|ready| ready > 0)
+}
+
+/// Waits for the end of a pidfd's process.
+pub(super) fn wait_for_end(pidfd: RawFd) -> Result<(), Errno> {
+    poll(pidfd, std::ptr::null()).map(drop)
+}
+
+fn poll(fd: RawFd, timeout: *const [i64; 2]) -> Result<usize, Errno> {
     let mut poll = libc::pollfd {
-        fd: pidfd,
+        fd,
         events: libc::POLLIN,
         revents: 0,
     };
-    let zero = [0_i64; 2];
-    call!(libc::SYS_ppoll, &raw mut poll, 1, &raw const zero, 0, 8).map(|ready| ready > 0)
+    call!(libc::SYS_ppoll, &raw mut poll, 1, timeout, 0, 8)
+}
+
+/// Kills a pidfd's process.
+pub(super) fn kill(pidfd: RawFd) -> Result<(), Errno> {
+    call!(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, 0, 0).map(drop)
+}
+
+/// Names the calling thread, in at most 15 bytes.
+pub(super) fn set_name(name: &CStr) -> Result<(), Errno> {
+    prctl(libc::PR_SET_NAME, name.as_ptr() as u64)
 }
 
 /// Replaces the program; comes back only with an error.

@@ -2,17 +2,24 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::child::{Program, child_main};
+use super::guard::{Guard, Place};
 use super::raw::{self, CloneArgs};
+use super::stack::{BlockedSignals, Stack};
 
 /// Bit 32, which the C library's constant of that name cannot hold.
 const CLONE_INTO_CGROUP: u64 = 1 << 32;
+
+/// How often a killed child is looked at for tracees. Almost always it ends within the first interval.
+const TRACEE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What kind of child.
 #[derive(Clone, Copy, Debug)]
@@ -53,25 +60,33 @@ pub(in crate::launch) struct Child {
     // Both are read by the child until it executes or ends, which nobody tells apart, so they live as long as `self`.
     program: Rc<Program>,
     _stack: Stack,
+    /// Its place with the guard, given back before its pidfd is closed.
+    place: Option<Place>,
 }
 
 impl Child {
-    /// Starts a child that runs `program`.
+    /// Starts a child that runs `program`, and will be killed by `guard` should this process die.
     ///
     /// # Errors
     /// The kernel's answer to mmap or clone3.
-    pub(in crate::launch) fn spawn(program: Program, options: CloneOptions<'_>) -> io::Result<Self> {
+    pub(in crate::launch) fn spawn(
+        program: Program,
+        options: CloneOptions<'_>,
+        guard: &Arc<Guard>,
+    ) -> io::Result<Self> {
         let stack = Stack::new()?;
-        let mut pidfd: RawFd = -1;
+        let place = guard.place();
+        let unguarded = AtomicI32::new(-1);
+        let pidfd = place.as_ref().map_or(&unguarded, Place::slot);
         let memory = match options.memory {
             Memory::Shared => libc::CLONE_VM,
             Memory::Copied => 0,
         };
         let mut args = CloneArgs {
             flags: (options.namespaces | memory | libc::CLONE_PIDFD) as u32 as u64,
-            pidfd: &raw mut pidfd as u64,
+            pidfd: pidfd.as_ptr() as u64,
             exit_signal: libc::SIGCHLD as u64,
-            stack: stack.base.as_ptr() as u64,
+            stack: stack.base(),
             stack_size: Stack::SIZE as u64,
             ..CloneArgs::default()
         };
@@ -88,7 +103,7 @@ impl Child {
         drop(signals);
         let pid = cloned.map_err(io::Error::from_raw_os_error)?;
         // SAFETY: clone3 succeeded with CLONE_PIDFD, so this is a new descriptor that nobody else knows.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd.load(Ordering::Acquire)) };
         let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?;
         Ok(Self {
             pidfd,
@@ -96,6 +111,7 @@ impl Child {
             ended: None,
             program,
             _stack: stack,
+            place,
         })
     }
 
@@ -115,6 +131,24 @@ impl Child {
         let _already_gone = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
+    /// Waits for its threads that have made this process their tracer and have ended; nobody else can, and until
+    /// then the kernel does not report the end of the whole.
+    ///
+    /// `PTRACE_TRACEME` makes the parent the tracer, asked or not, so that any program can bring this about.
+    pub(in crate::launch) fn wait_for_tracees(&self) {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid.as_raw_nonzero()));
+        for thread in threads.into_iter().flatten().flatten() {
+            let number = thread.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            if let Some(number) = number.filter(|&number| number != self.pid.as_raw_nonzero().get()) {
+                let options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+                let args = [libc::P_PID as usize, number as usize, 0, options as usize, 0, 0];
+                // SAFETY: null pointers are allowed where no answer is wanted.
+                // A thread that still runs or is not traced by this process is left alone.
+                let _waited = unsafe { raw::syscall(libc::SYS_waitid, args) };
+            }
+        }
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
@@ -122,6 +156,12 @@ impl Child {
     pub(in crate::launch) fn wait(&mut self) -> io::Result<Ended> {
         if let Some(ended) = self.ended {
             return Ok(ended);
+        }
+        loop {
+            if poll_end(&self.pidfd, TRACEE_INTERVAL)? {
+                break;
+            }
+            self.wait_for_tracees();
         }
         let ended = wait(self.pidfd.as_raw_fd())?;
         self.ended = Some(ended);
@@ -143,6 +183,20 @@ impl Drop for Child {
             // Nobody is left to be told; the memory below must only outlive the child, which it now does.
             let _ended = self.wait();
         }
+        self.place = None;
+    }
+}
+
+/// Waits for the end of a pidfd's process, but not for longer than this.
+fn poll_end(pidfd: &OwnedFd, at_most: Duration) -> io::Result<bool> {
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: i64::from(at_most.subsec_nanos()),
+    };
+    match poll(&mut polled, Some(&timeout)) {
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        other => Ok(other? > 0),
     }
 }
 
@@ -182,74 +236,4 @@ fn wait(pidfd: RawFd) -> io::Result<Ended> {
         cpu_time: time(usage.ru_utime) + time(usage.ru_stime),
         max_resident: usage.ru_maxrss as u64 * 1024,
     })
-}
-
-/// The child's stack, with an inaccessible page below it.
-struct Stack {
-    map: NonNull<libc::c_void>,
-    base: NonNull<u8>,
-}
-
-impl Stack {
-    /// Far more than the child needs, also without optimisation; only touched pages cost memory.
-    const SIZE: usize = 256 * 1024;
-    /// At least one page on every machine.
-    const GUARD: usize = 64 * 1024;
-
-    fn new() -> io::Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
-        let length = Self::GUARD + Self::SIZE;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let map = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0) };
-        if map == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let map = NonNull::new(map).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
-        // SAFETY: GUARD is less than the length of the mapping just made.
-        let base = unsafe { map.cast::<u8>().add(Self::GUARD) };
-        let stack = Self { map, base };
-        // SAFETY: the range is inside the mapping just made, which nobody else knows.
-        let rc = unsafe { libc::mprotect(base.as_ptr().cast(), Self::SIZE, libc::PROT_READ | libc::PROT_WRITE) };
-        if rc == 0 {
-            Ok(stack)
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `new` with this length, and the child on it has ended.
-        let _unmapped = unsafe { libc::munmap(self.map.as_ptr(), Self::GUARD + Self::SIZE) };
-    }
-}
-
-/// Keeps all signals from this thread, so that none is handled in the child with the parent's handlers and memory.
-struct BlockedSignals {
-    before: libc::sigset_t,
-}
-
-impl BlockedSignals {
-    fn all() -> io::Result<Self> {
-        let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigfillset initialises `all` and pthread_sigmask fills `before` when it succeeds.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
-                0 => Ok(Self {
-                    before: before.assume_init(),
-                }),
-                errno => Err(io::Error::from_raw_os_error(errno)),
-            }
-        }
-    }
-}
-
-impl Drop for BlockedSignals {
-    fn drop(&mut self) {
-        // SAFETY: `before` is the set this thread had.
-        let _restored = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
-    }
 }

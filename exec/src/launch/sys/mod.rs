@@ -16,8 +16,11 @@ compile_error!("the launcher knows the system call conventions of x86_64 and aar
 mod calls;
 mod child;
 mod clone;
+mod guard;
 mod raw;
+mod stack;
 
 pub(super) use calls::{BpfInstruction, MountAttributes, Recursion, set_mount_attributes};
 pub(super) use child::{Failure, Program};
 pub(super) use clone::{Child, CloneOptions, Ended, Memory};
+pub(super) use guard::Guard;

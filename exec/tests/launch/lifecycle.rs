@@ -1,0 +1,267 @@
+//! Beginnings and ends: cancellation, death of the launcher, limits, many at once.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio as ProcessStdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cbs_exec::launch::{
+    CancelHandle, Collect, Emulator, ExitStatus, IdMappings, IdRange, LaunchError, OutputSink, OutputStream, Resources,
+    SpecError,
+};
+
+use crate::harness::{World, upper};
+
+/// Processes whose command line has this text.
+fn processes_with(text: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path());
+    let has_text = |path: &PathBuf| {
+        let command = fs::read(path.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).replace('\0', " ").contains(text)
+    };
+    let own = PathBuf::from(format!("/proc/{}", std::process::id()));
+    entries.filter(|path| *path != own && has_text(path)).collect()
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn root_cancelling_kills_everything_at_once() {
+    let Some(world) = World::new() else { return };
+    let spec = world.script("setsid sleep 7771 & trap '' TERM INT; echo ready; sleep 7771");
+    let cancel = CancelHandle::new().expect("eventfd");
+    let (canceller, mut since) = (cancel.clone(), None);
+    /// Cancels when it sees the first output.
+    struct CancelOnOutput<'a>(CancelHandle, &'a mut Option<Instant>);
+    impl OutputSink for CancelOnOutput<'_> {
+        fn write(&mut self, _stream: OutputStream, _bytes: &[u8]) {
+            self.1.get_or_insert_with(Instant::now);
+            self.0.cancel();
+        }
+    }
+    let result = world
+        .launcher
+        .run(&spec, &cancel, &mut CancelOnOutput(canceller, &mut since));
+    let taken = since.expect("output").elapsed();
+    assert!(matches!(result, Err(LaunchError::Cancelled)), "{result:?}");
+    assert!(taken < Duration::from_millis(100), "took {taken:?}");
+    assert_eq!(processes_with("sleep 7771"), Vec::<PathBuf>::new());
+    // The request stays: the next one does not even start.
+    let result = world
+        .launcher
+        .run(&world.script("true"), &cancel, &mut Collect::default());
+    assert!(matches!(result, Err(LaunchError::Cancelled)), "{result:?}");
+}
+
+#[test]
+fn root_background_processes_die_with_the_command() {
+    let Some(world) = World::new() else { return };
+    let start = Instant::now();
+    let run = world.run(&world.script("sleep 7772 & setsid sleep 7772 & echo done"));
+    assert_eq!(
+        (run.stdout.as_str(), run.report.status),
+        ("done\n", ExitStatus::Exited(0))
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(processes_with("sleep 7772"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn root_a_panicking_sink_leaves_nothing() {
+    let Some(world) = World::new() else { return };
+    struct Panics;
+    impl OutputSink for Panics {
+        fn write(&mut self, _stream: OutputStream, _bytes: &[u8]) {
+            panic!("as a test");
+        }
+    }
+    let spec = world.script("echo x; sleep 7773");
+    let cancel = CancelHandle::new().expect("eventfd");
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        world.launcher.run(&spec, &cancel, &mut Panics).map(drop)
+    }));
+    assert!(result.is_err());
+    assert_eq!(processes_with("sleep 7773"), Vec::<PathBuf>::new());
+}
+
+/// What the parent in the next test runs: a container that outlives any patience.
+#[test]
+fn when_asked_to_run_for_long() {
+    let Ok(script) = std::env::var("CBS_RUN_FOR_LONG") else {
+        return;
+    };
+    let Some(world) = World::new() else { return };
+    let spec = world.script(&script);
+    println!("upper {}", upper(&spec).display());
+    let run = world.run(&spec);
+    panic!("ended: {run:?}");
+}
+
+#[test]
+fn root_killing_the_launcher_kills_the_container() {
+    let Some(_world) = World::new() else { return };
+    for (script, mark) in [
+        ("sleep 7774 & sleep 7774", "sleep 7774"),
+        // A change of user takes the parent-death signal away from a process.
+        ("exec su app -c 'exec sleep 7775'", "sleep 7775"),
+    ] {
+        let mut parent = Command::new(std::env::current_exe().expect("own path"))
+            .args(["--exact", "lifecycle::when_asked_to_run_for_long", "--nocapture"])
+            .env("CBS_RUN_FOR_LONG", script)
+            .stdout(ProcessStdio::piped())
+            .spawn()
+            .expect("spawn");
+        let mut lines = BufReader::new(parent.stdout.take().expect("piped")).lines();
+        let line = lines
+            .find_map(|line| Some(line.ok()?.strip_prefix("upper ")?.to_owned()))
+            .expect("started");
+        wait_until("the container starts", || !processes_with(mark).is_empty());
+        thread::sleep(Duration::from_millis(50));
+        parent.kill().expect("kill");
+        parent.wait().expect("wait");
+        wait_until(&format!("{mark} dies with its launcher"), || {
+            processes_with(mark).is_empty()
+        });
+        let dir = PathBuf::from(line);
+        let _left_by_the_killed = fs::remove_dir_all(dir.parent().expect("parent"));
+    }
+}
+
+#[test]
+fn root_memory_limits_are_kept_and_reported() {
+    let Some(world) = World::new() else { return };
+    let mut spec = world.script("cat /dev/zero | head -c 200m | tail | wc -c; exit 3");
+    spec.resources = Resources {
+        memory: Some(32 << 20),
+        pids: Some(50),
+        ..Resources::default()
+    };
+    let run = world.run(&spec);
+    if run.report.unmet_limits.iter().any(|limit| limit.limit == "memory") {
+        eprintln!("SKIPPED: {:?}", run.report.unmet_limits);
+        return;
+    }
+    assert_eq!(run.report.status, ExitStatus::OutOfMemory { code: 3 }, "{run:?}");
+    let peak = run.report.peak_memory.expect("a cgroup knows");
+    assert!((8 << 20..=33 << 20).contains(&peak), "{peak}");
+
+    let mut spec = world.script("for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; echo started");
+    spec.resources = Resources {
+        pids: Some(5),
+        ..Resources::default()
+    };
+    let run = world.run(&spec);
+    assert!(run.stderr.contains("fork"), "{run:?}");
+    let mut spec = world.script("true");
+    spec.resources = Resources {
+        cpu_shares: Some(512),
+        cpu_period: Some(50_000),
+        cpu_quota: Some(25_000),
+        cpuset_cpus: Some("0".to_owned()),
+        ..Resources::default()
+    };
+    let run = world.run(&spec);
+    assert!(
+        run.report.status.success() && run.report.unmet_limits.is_empty(),
+        "{run:?}"
+    );
+    spec.resources = Resources {
+        cpuset_cpus: Some("nonsense".to_owned()),
+        ..Resources::default()
+    };
+    spec.rootfs = world.spec(&[]).rootfs;
+    let run = world.run(&spec);
+    assert_eq!(run.report.unmet_limits.len(), 1, "{run:?}");
+
+    let groups = walk(
+        std::path::Path::new("/sys/fs/cgroup"),
+        &format!("cbs-{}-", std::process::id()),
+    );
+    // Other tests of this process may have one at this moment, but not for long.
+    wait_until("cgroups are removed", || groups.iter().all(|group| !group.exists()));
+}
+
+fn walk(dir: &std::path::Path, prefix: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            found.push(entry.path());
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(walk(&entry.path(), prefix));
+        }
+    }
+    found
+}
+
+#[test]
+fn root_many_containers_run_at_once() {
+    let Some(world) = World::new() else { return };
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let world = &world;
+            scope.spawn(move || {
+                for round in 0..10 {
+                    assert_eq!(
+                        world.sh(&format!("echo {worker} {round}")),
+                        format!("{worker} {round}\n")
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn root_usage_is_reported() {
+    let Some(world) = World::new() else { return };
+    let run = world.run(&world.script("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"));
+    assert!(run.report.cpu_time > Duration::from_millis(10), "{run:?}");
+    assert!(run.report.wall_time >= run.report.cpu_time / 4, "{run:?}");
+}
+
+#[test]
+fn root_a_user_namespace_of_its_own_works() {
+    let Some(world) = World::new() else { return };
+    let all = vec![IdRange {
+        inside: 0,
+        outside: 0,
+        count: u32::MAX,
+    }];
+    let mut spec = world.script("cat /proc/self/uid_map | tr -s ' '; id -u; grep CapEff /proc/self/status; chown 5:6 /tmp; ls /sys/class | grep -c net; echo x > /dev/null; magic");
+    spec.user_namespace = Some(IdMappings {
+        uids: all.clone(),
+        gids: all,
+    });
+    // Files that begin with these letters are run by the shell.
+    let registration = b":cbs-test:M::cbs magic::/bin/busybox:FP".to_vec();
+    spec.emulators = vec![Emulator { registration }];
+    let magic = upper(&spec).join("usr/bin");
+    fs::create_dir_all(&magic).expect("mkdir");
+    fs::write(magic.join("magic"), "cbs magic").expect("write");
+    fs::set_permissions(magic.join("magic"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("chmod");
+    let run = world.run(&spec);
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(
+        lines[..4],
+        [" 0 0 4294967295", "0", "CapEff:\t00000000a80425fb", "1"],
+        "{run:?}"
+    );
+    assert!(
+        !std::path::Path::new("/proc/sys/fs/binfmt_misc/cbs-test").exists(),
+        "not registered for the machine"
+    );
+    spec.user_namespace = None;
+    let err = world.try_run(&spec).expect_err("would be for all");
+    assert!(
+        matches!(err, LaunchError::Spec(SpecError::EmulatorWithoutUserNamespace)),
+        "{err:?}"
+    );
+}
