@@ -103,7 +103,7 @@ pub(super) unsafe extern "C" fn child_main(program: usize) -> ! {
 impl State<'_> {
     fn run(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::Exec(plan) => return Err(execute(plan)),
+            Step::Exec(plan) => Err(execute(plan)),
             _ => self.run_simple(step).map_err(|errno| (errno, 0)),
         }
     }
