@@ -171,3 +171,96 @@ proptest! {
         prop_assert!(counts.values().all(|&runs| runs <= 3), "{:?}", counts);
     }
 }
+
+/// What is done to a solve in a stress run.
+#[derive(Clone, Debug)]
+struct Weather {
+    fails: Vec<usize>,
+    refuses: Vec<usize>,
+    lost: Vec<usize>,
+    all: bool,
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    let few = || vec(any::<usize>(), 0..3);
+    (few(), few(), few(), any::<bool>()).prop_map(|(fails, refuses, lost, all)| Weather {
+        fails,
+        refuses,
+        lost,
+        all,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// Failures, refused caches and lost bytes, together and over several solves of one store: every solve ends, nothing
+    /// runs twice in one, what does not need a failure is built, and no rule is found broken.
+    #[test]
+    fn every_solve_ends_and_nothing_runs_twice(
+        shape in vec(vec(any::<usize>(), 1..4), 1..14),
+        wanted in vec(any::<usize>(), 1..4),
+        weathers in vec(weather(), 1..4),
+    ) {
+        let index = MemoryIndex::default();
+        let fake = Fake::new(&index);
+        fake.set("s", "f", "x");
+        let runtime = runtime();
+        for weather in weathers {
+            let mut world = World::default();
+            let mut edges = vec![world.source("s")];
+            let mut doomed = vec![false];
+            for (number, inputs) in shape.iter().enumerate() {
+                let chosen = |numbers: &[usize]| numbers.iter().any(|pick| pick % shape.len() == number);
+                let places: Vec<usize> = inputs.iter().map(|input| input % edges.len()).collect();
+                let inputs: Vec<Edge> = places.iter().map(|&place| edges[place]).collect();
+                let metadata = cbs_solver::pb::OpMetadata {
+                    ignore_cache: chosen(&weather.refuses),
+                    ..Default::default()
+                };
+                let fails = chosen(&weather.fails);
+                let verb = if fails { format!("fail {number}") } else { format!("fresh {number}") };
+                doomed.push(fails || places.iter().any(|&place| doomed[place]));
+                edges.push(world.exec_with(&verb, &inputs, metadata));
+            }
+            let targets: Vec<usize> = wanted.iter().map(|number| number % edges.len()).collect();
+            let roots: Vec<Edge> = targets.iter().map(|&target| edges[target]).collect();
+            let graph = world.graph(&roots);
+            let config = cbs_solver::SolveConfig {
+                on_failure: cbs_solver::OnFailure::KeepGoing,
+                cache: if weather.all { cbs_solver::CacheUse::WriteOnly } else { cbs_solver::CacheUse::ReadWrite },
+                ..config()
+            };
+            fake.runs.lock().unwrap().clear();
+            let ctx = ctx(&fake);
+            let limited = async { tokio::time::timeout(std::time::Duration::from_secs(20), solve(&ctx, &graph, &config)).await };
+            let result = runtime.block_on(limited).expect("the solve ends");
+            let counts: Vec<usize> = fake.runs.lock().unwrap().values().copied().collect();
+            prop_assert!(counts.iter().all(|&runs| runs <= 1), "{:?}", counts);
+            let finished = match result {
+                Ok(result) => {
+                    prop_assert!(targets.iter().all(|&target| !doomed[target]));
+                    result
+                }
+                Err(cbs_solver::SolveError::Failed { failures, finished }) => {
+                    for failure in &failures {
+                        prop_assert_eq!(failure.error.kind, cbs_solver::FailureKind::ExitCode(7), "{}", failure);
+                    }
+                    *finished
+                }
+                Err(err) => return Err(TestCaseError::fail(err.to_string())),
+            };
+            let good = targets.iter().filter(|&&target| !doomed[target]).count();
+            prop_assert_eq!(finished.targets.len(), good);
+            for target in &finished.targets {
+                let tree = target.snapshot.as_ref().expect("a snapshot").tree;
+                prop_assert!(cbs_solver::Index::is_complete(&index, &tree).expect("index"));
+            }
+            for lost in weather.lost {
+                if let Some(target) = finished.targets.get(lost % shape.len()) {
+                    index.forget_bytes(target.snapshot.as_ref().expect("a snapshot").tree);
+                }
+            }
+        }
+    }
+}

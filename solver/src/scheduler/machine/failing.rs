@@ -80,7 +80,6 @@ impl Machine {
                 Waiter::Target => self.pending -= 1,
             }
         }
-        self.resign(id);
         // The same op on the same content may still succeed: the failure may have been the network's.
         for follower in std::mem::take(&mut self.slots[id.index()].followers) {
             self.slots[follower.index()].phase = Phase::AwaitBytes;

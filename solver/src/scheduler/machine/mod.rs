@@ -34,7 +34,7 @@ pub(super) struct Machine {
     turns: VecDeque<Turn>,
     commands: Vec<Command>,
     queue: Queue,
-    /// The vertex that works on a key.
+    /// The vertex that works on a key, or did last in this solve.
     leaders: HashMap<CacheKey, VertexId>,
     need: Need,
     on_failure: OnFailure,

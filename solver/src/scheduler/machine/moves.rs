@@ -268,16 +268,32 @@ impl Machine {
 
     fn enqueue(&mut self, id: VertexId) {
         let kind = self.graph.vertex(id).kind();
-        let slot = &mut self.slots[id.index()];
+        let slot = &self.slots[id.index()];
         let Some(key) = slot.keyed.as_ref().map(|keyed| keyed.key) else {
             return self.fail_internal(id, "a vertex without a key was to run");
         };
         if let Some(&leader) = self.leaders.get(&key) {
-            slot.phase = Phase::Following;
-            self.slots[leader.index()].followers.push(id);
-            return;
+            let restoring = slot.restoring.is_some();
+            let first = &self.slots[leader.index()];
+            let fits = first.keyed.as_ref().is_some_and(|keyed| keyed.key == key) && first.refused >= slot.refused;
+            match (first.phase, &first.outputs) {
+                (Phase::Locking | Phase::Queued | Phase::Running, _) if fits => {
+                    self.slots[id.index()].phase = Phase::Following;
+                    self.slots[leader.index()].followers.push(id);
+                    return;
+                }
+                // It got there between the look-up and now.
+                (Phase::Settled, Some(outputs)) if fits && !restoring => {
+                    let outputs = outputs.clone();
+                    let alias = self.alias_of(id);
+                    self.commands.extend(alias);
+                    return self.settle(id, outputs, Decision::Shared, Need::Digests);
+                }
+                _ => {}
+            }
         }
         self.leaders.insert(key, id);
+        let slot = &mut self.slots[id.index()];
         // Doing a tree edit twice is cheaper than a lock; what refuses its cache would not use another's result.
         if slot.refused || !matches!(kind, OpKind::Exec | OpKind::Source | OpKind::Build) {
             slot.phase = Phase::Queued;
@@ -373,7 +389,6 @@ impl Machine {
         if slot.decision.is_none() || matches!(decision, Decision::Ran(_)) {
             slot.decision = Some(decision);
         }
-        self.resign(id);
         let followers = std::mem::take(&mut self.slots[id.index()].followers);
         for follower in followers {
             let alias = self.alias_of(follower);
@@ -382,15 +397,6 @@ impl Machine {
             self.settle(follower, outputs.clone(), Decision::Shared, reached);
         }
         self.wake(id);
-    }
-
-    /// The vertex no longer works on its key.
-    pub(super) fn resign(&mut self, id: VertexId) {
-        if let Some(keyed) = &self.slots[id.index()].keyed
-            && self.leaders.get(&keyed.key) == Some(&id)
-        {
-            self.leaders.remove(&keyed.key);
-        }
     }
 
     /// Tells those that wait how far the vertex has come, and goes on when someone needs more.
