@@ -1,1 +1,3 @@
 //! The frontends of cbs: Dockerfile and bake files to LLB.
+
+pub mod dockerfile;

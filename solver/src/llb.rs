@@ -154,14 +154,16 @@ impl DefinitionBuilder {
     /// Adds an op, or finds the equal one added before, in which case the metadata is merged into it
     /// (see [`merge_metadata`]). Inputs are added before the ops that use them.
     pub fn add(&mut self, op: &pb::Op, metadata: pb::OpMetadata) -> VertexDigest {
-        let encoded = op.encode_to_vec();
+        self.add_encoded(op.encode_to_vec(), &op.inputs, metadata)
+    }
+
+    fn add_encoded(&mut self, encoded: Vec<u8>, inputs: &[pb::Input], metadata: pb::OpMetadata) -> VertexDigest {
         let digest = VertexDigest::of(&encoded);
         if let Some(&known) = self.by_digest.get(&digest) {
             merge_metadata(&mut self.vertices[known].metadata, metadata);
             return digest;
         }
-        let inputs = op
-            .inputs
+        let inputs = inputs
             .iter()
             .filter_map(|input| input.digest.parse::<VertexDigest>().ok())
             .filter_map(|input| self.by_digest.get(&input).copied())
@@ -175,6 +177,51 @@ impl DefinitionBuilder {
             locations: Vec::new(),
         });
         digest
+    }
+
+    /// Adds what a definition holds, with its metadata and source locations, and returns the output it is for; `None`
+    /// when it is empty.
+    ///
+    /// # Errors
+    /// [`prost::DecodeError`] when an op of it cannot be read; what came before it stays added.
+    pub fn import(&mut self, definition: &pb::Definition) -> Result<Option<Edge>, prost::DecodeError> {
+        let Some((terminal, ops)) = definition.def.split_last() else {
+            return Ok(None);
+        };
+        let source = definition.source.clone().unwrap_or_default();
+        let sources: Vec<SourceIndex> = source
+            .infos
+            .into_iter()
+            .map(|info| self.add_source_info(info))
+            .collect();
+        for encoded in ops {
+            let op = pb::Op::decode(&encoded[..])?;
+            let name = VertexDigest::of(encoded).to_string();
+            let metadata = definition.metadata.get(&name).cloned().unwrap_or_default();
+            // The bytes are kept as they are: fields unknown here are part of the digest too.
+            let vertex = self.add_encoded(encoded.clone(), &op.inputs, metadata);
+            for location in source
+                .locations
+                .get(&name)
+                .map(|all| all.locations.as_slice())
+                .unwrap_or_default()
+            {
+                let index = usize::try_from(location.source_index)
+                    .ok()
+                    .and_then(|index| sources.get(index));
+                if let Some(&index) = index {
+                    self.add_location(vertex, index, location.ranges.clone());
+                }
+            }
+        }
+        let terminal = pb::Op::decode(&terminal[..])?;
+        let input = terminal.inputs.first();
+        Ok(input.and_then(|input| {
+            Some(Edge {
+                vertex: input.digest.parse().ok()?,
+                output: input.index,
+            })
+        }))
     }
 
     /// Takes a source file whose ranges vertices may point at; an equal file is kept once.
@@ -365,6 +412,24 @@ mod tests {
             pb::Op::decode(&definition.def[3][..]).expect("decode").inputs,
             [Edge::first(both).to_input()]
         );
+    }
+
+    #[test]
+    fn an_imported_definition_is_the_same_again() {
+        let mut builder = DefinitionBuilder::default();
+        let a = builder.add(&source("local://a"), named("a"));
+        let both = builder.add(&merge(&[a, a]), named("both"));
+        let file = builder.add_source_info(pb::SourceInfo {
+            filename: "f".into(),
+            ..Default::default()
+        });
+        builder.add_location(both, file, vec![pb::Range::default()]);
+        let definition = builder.definition(Some(Edge::first(both)));
+        let mut other = DefinitionBuilder::default();
+        let root = other.import(&definition).expect("decodes");
+        assert_eq!(root, Some(Edge::first(both)));
+        assert_eq!(other.definition(root), definition);
+        assert_eq!(other.import(&pb::Definition::default()), Ok(None));
     }
 
     #[test]

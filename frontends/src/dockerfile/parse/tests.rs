@@ -1,0 +1,343 @@
+use proptest::prelude::*;
+
+use super::super::ast::{Body, CommandForm, PairForm};
+use super::*;
+
+fn parsed(text: &str) -> (Dockerfile, Vec<Complaint>) {
+    parse(&SourceFile::new("Dockerfile", text.as_bytes()))
+}
+
+fn good(text: &str) -> Dockerfile {
+    let (dockerfile, complaints) = parsed(text);
+    assert_eq!(complaints, [], "parsing {text:?}");
+    dockerfile
+}
+
+fn commands(text: &str) -> Vec<Instruction> {
+    good(&format!("FROM scratch\n{text}")).stages.remove(0).commands
+}
+
+/// Lines and messages of all complaints.
+fn complaints(text: &str) -> Vec<(u32, String)> {
+    let complaints = parsed(text).1.into_iter();
+    complaints
+        .map(|complaint| (complaint.lines.map_or(0, |lines| lines.first), complaint.message))
+        .collect()
+}
+
+#[test]
+fn continuations_and_comments() {
+    let text = "FROM scratch\n# c \\\nRUN a \\\n  # inside\n\n  b \\  \nc\nRUN x \\\\\nRUN y \\";
+    let dockerfile = good(text);
+    let stage = &dockerfile.stages[0];
+    let codes: Vec<_> = stage
+        .commands
+        .iter()
+        .map(|command| command.head.code.as_str())
+        .collect();
+    assert_eq!(codes, ["RUN a   b c", "RUN x \\\\", "RUN y"]);
+    assert_eq!(stage.commands[0].head.lines, LineRange { first: 3, last: 7 });
+    assert_eq!(dockerfile.empty_continuations, [7]);
+}
+
+#[test]
+fn directives() {
+    let dockerfile =
+        good("# Escape = `\n#check=skip=all;error=true \n# note\n# escape=\\\nFROM scratch\nRUN a `\n b\n");
+    assert_eq!(dockerfile.escape, '`');
+    assert_eq!(
+        dockerfile.check.as_ref().map(|check| check.value.as_str()),
+        Some("skip=all;error=true")
+    );
+    assert_eq!(dockerfile.stages[0].commands[0].head.code, "RUN a  b");
+    assert_eq!(good("\n# escape=`\nFROM a").escape, '\\');
+    assert_eq!(good("\u{feff}# escape=`\r\nFROM a\r\n").escape, '`');
+    assert_eq!(complaints("# escape=`\n# escape=`\nFROM a")[0].0, 2);
+    assert_eq!(
+        complaints("# escape=^\nFROM a")[0],
+        (1, "invalid escape token '^' does not match ` or \\".into())
+    );
+}
+
+#[test]
+fn syntax_is_found_in_any_dress() {
+    let image = |data: &str| detect_syntax(data.as_bytes()).map(|syntax| (syntax.image, syntax.line));
+    assert_eq!(
+        image("# syntax=docker/dockerfile:1 extra\nFROM a"),
+        Some(("docker/dockerfile:1".into(), 1))
+    );
+    assert_eq!(image("#!/bin/x\n#  SYNTAX = a\n"), Some(("a".into(), 2)));
+    assert_eq!(image("# check=skip=all\n# syntax=a\n"), Some(("a".into(), 2)));
+    assert_eq!(image("// syntax=a\n{}"), Some(("a".into(), 1)));
+    assert_eq!(image("{\"syntax\": \"a\"}"), Some(("a".into(), 1)));
+    assert_eq!(image("# a comment\n# syntax=a\n"), None);
+}
+
+#[test]
+fn heredocs() {
+    let list =
+        commands("RUN <<A cat <<-'B'\nx\nA\n\ty\n\tB\nCOPY <<'C' a /d/\n$v\nC\nRUN [\"<<X\"]\nONBUILD RUN <<E\nz\nE\n");
+    let Body::Run(run) = &list[0].body else { panic!("a RUN") };
+    let documents: Vec<_> = run
+        .command
+        .heredocs
+        .iter()
+        .map(|doc| (doc.name.as_str(), doc.content.as_slice()))
+        .collect();
+    assert_eq!(documents, [("A", b"x\n".as_slice()), ("B", b"\ty\n")]);
+    assert_eq!(run.command.heredocs[1].chomped(), b"y\n");
+    let Body::Copy(copy) = &list[1].body else {
+        panic!("a COPY")
+    };
+    assert_eq!(
+        (copy.transfer.documents[0].expand, copy.transfer.sources.len()),
+        (false, 1)
+    );
+    let Body::Onbuild(trigger) = &list[3].body else {
+        panic!("an ONBUILD")
+    };
+    assert_eq!(trigger, "RUN <<E\nz\nE");
+    assert_eq!(list[3].head.lines, LineRange { first: 11, last: 13 });
+    assert_eq!(
+        complaints("FROM a\nRUN <<E\nx\n"),
+        [(2, "unterminated heredoc: `E` is missing".into())]
+    );
+    assert_eq!(
+        complaints("FROM a\nCOPY x <<E\nE\n"),
+        [(2, "COPY cannot accept a heredoc as a destination".into())]
+    );
+}
+
+#[test]
+fn forms_of_commands() {
+    let list =
+        commands("CMD [\"a\", \"b\"]\nCMD ['a']\nCMD\nENTRYPOINT []\nRUN  a  b \nVOLUME [\"/x\"] /y\nSHELL [\"s\"]\n");
+    let forms: Vec<_> = list
+        .iter()
+        .filter_map(|command| match &command.body {
+            Body::Cmd(line) | Body::Entrypoint(line) => Some((line.form, line.args.join("|"))),
+            Body::Run(run) => Some((run.command.form, run.command.args.join("|"))),
+            _ => None,
+        })
+        .collect();
+    let want = [
+        (CommandForm::Exec, "a|b"),
+        (CommandForm::Shell, "['a']"),
+        (CommandForm::Shell, ""),
+        (CommandForm::Exec, ""),
+        (CommandForm::Shell, "a  b"),
+    ];
+    assert_eq!(forms, want.map(|(form, text)| (form, text.to_owned())));
+    let Body::Volume(volumes) = &list[5].body else {
+        panic!("a VOLUME")
+    };
+    assert_eq!(
+        volumes.iter().map(|word| word.value.as_str()).collect::<Vec<_>>(),
+        ["[\"/x\"]", "/y"]
+    );
+}
+
+#[test]
+fn pairs() {
+    let list = commands("ENV a=1 b=\"x y\" c=\nENV old  some value\nLABEL a = b\nARG x y=1\n");
+    let Body::Env(env) = &list[0].body else {
+        panic!("an ENV")
+    };
+    let got: Vec<_> = env
+        .iter()
+        .map(|pair| (pair.key.as_str(), pair.value.as_str()))
+        .collect();
+    assert_eq!(got, [("a", "1"), ("b", "\"x y\""), ("c", "")]);
+    let Body::Env(old) = &list[1].body else {
+        panic!("an ENV")
+    };
+    assert_eq!((old[0].value.as_str(), old[0].form), ("some value", PairForm::Legacy));
+    let Body::Label(label) = &list[2].body else {
+        panic!("a LABEL")
+    };
+    assert_eq!((label[0].key.as_str(), label[0].value.as_str()), ("a", "= b"));
+}
+
+#[test]
+fn every_word_has_a_place() {
+    let text = "FROM scratch\nCOPY --chown=1 \\\n  a \"b\" \\\n # c\n /d/\n";
+    let stage = &good(text).stages[0];
+    let Body::Copy(copy) = &stage.commands[0].body else {
+        panic!("a COPY")
+    };
+    let place = |word: &Word| std::str::from_utf8(line::slice(text.as_bytes(), word.span)).expect("utf-8");
+    let transfer = &copy.transfer;
+    let words = [&transfer.sources[0], &transfer.sources[1], &transfer.destination];
+    assert_eq!(words.map(place), ["a", "\"b\"", "/d/"]);
+    assert_eq!(transfer.chown.as_ref().map(place), Some("--chown=1"));
+    assert_eq!(place(&stage.commands[0].head.keyword), "COPY");
+}
+
+#[test]
+fn all_complaints_at_once() {
+    let text = "FROM a AS 1st\nRUNN x\nFROM a b\nCOPY --chwon=1 a b\nCOPY one\nENV A\nENV A=1 B\nARG\nSHELL /bin/sh\n\
+                CMD --f x\nHEALTHCHECK RUN x\nHEALTHCHECK CMD\nONBUILD ONBUILD RUN x\nCMD [\"a\", 1]\nCOPY --link=maybe a b\n\
+                RUN --moont=x y\nSTOPSIGNAL\nWORKDIR\nEXPOSE\nRUN --network=lan x\nHEALTHCHECK --interval=1us CMD x\n";
+    let shown: String = complaints(text)
+        .iter()
+        .map(|(line, text)| format!("{line}: {text}\n"))
+        .collect();
+    insta::assert_snapshot!(shown, @r#"
+    1: invalid name for build stage: "1st", name can't start with a number or contain symbols
+    2: unknown instruction: RUNN (did you mean RUN?)
+    3: FROM requires either one or three arguments
+    4: unknown flag: --chwon (did you mean chown?)
+    5: COPY requires at least two arguments, but only one was provided. Destination could not be determined
+    6: ENV must have two arguments
+    7: Syntax error - can't find = in "B" of ENV. Must be of the form: name=value
+    8: ARG requires at least one argument
+    9: SHELL requires the arguments to be in JSON form: /bin/sh
+    10: unknown flag: --f
+    11: Unknown type "RUN" in HEALTHCHECK (try CMD)
+    12: Missing command after HEALTHCHECK CMD
+    13: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed
+    14: when using JSON array syntax, arrays must be comprised of strings only
+    15: expecting boolean value for flag --link, not: maybe
+    16: unknown flag: --moont (did you mean mount?)
+    17: STOPSIGNAL requires exactly one argument
+    18: WORKDIR requires exactly one argument
+    19: EXPOSE requires at least one argument
+    20: invalid network mode "lan"
+    21: Interval "interval" cannot be less than 1ms
+    "#);
+}
+
+#[test]
+fn instructions_before_from() {
+    assert_eq!(
+        complaints("RUN x\nFROM a"),
+        [(1, "no build stage in current context".into())]
+    );
+    assert_eq!(complaints("# only\n"), [(1, "file with no instructions".into())]);
+    assert_eq!(complaints(""), [(0, "the Dockerfile cannot be empty".into())]);
+    assert_eq!(
+        complaints("ARG a"),
+        [(0, "dockerfile contains no stages to build".into())]
+    );
+    let long = format!("FROM a\nRUN {}\n", "x".repeat(65_535));
+    assert_eq!(complaints(&long)[0].0, 2);
+}
+
+#[test]
+fn triggers() {
+    let place = Head {
+        lines: LineRange { first: 7, last: 7 },
+        ..Head::default()
+    };
+    let run = parse_trigger("RUN a", &place).expect("a RUN");
+    assert_eq!(run.head.lines.first, 7);
+    let error = parse_trigger("FROBNICATE all", &place).expect_err("unknown");
+    assert!(
+        error.message.contains("FROBNICATE") && error.lines == Some(place.lines),
+        "{error:?}"
+    );
+    assert!(parse_trigger("RUN a\nRUN b", &place).is_err());
+    assert!(parse_trigger("FROM a", &place).is_err());
+}
+
+/// The other parser knows a subset; within it, both see the same instructions.
+#[test]
+fn agrees_with_dockerfile_parser() {
+    use dockerfile_parser::{Dockerfile as Other, Instruction as OtherInstruction};
+    let text = "ARG V=3\nFROM alpine:$V AS base\nENV A=1 B=two\nLABEL x=y\nRUN echo hi \\\n  && ls\nRUN [\"a\", \"b\"]\n\
+                COPY --from=x a b /c/\nENTRYPOINT [\"/e\"]\nFROM base\nCMD run it\n";
+    let ours = good(text);
+    let other = Other::parse(text).expect("parses");
+    let mut theirs: Vec<Vec<String>> = Vec::new();
+    for instruction in &other.instructions {
+        let entry = match instruction {
+            OtherInstruction::From(from) => {
+                theirs.push(Vec::new());
+                format!(
+                    "FROM {} {}",
+                    from.image.content,
+                    from.alias.as_ref().map_or("", |alias| &alias.content)
+                )
+            }
+            OtherInstruction::Env(env) => env
+                .vars
+                .iter()
+                .map(|var| format!("ENV {}={}", var.key.content, var.value))
+                .collect(),
+            OtherInstruction::Label(label) => label
+                .labels
+                .iter()
+                .map(|l| format!("LABEL {}={}", l.name.content, l.value.content))
+                .collect(),
+            OtherInstruction::Run(run) => match (run.as_shell(), run.as_exec()) {
+                (Some(shell), _) => format!("RUN {shell}"),
+                (_, Some(exec)) => format!("RUN {}", exec.as_str_vec().join(" ")),
+                _ => "RUN".to_owned(),
+            },
+            OtherInstruction::Copy(copy) => {
+                let sources: Vec<_> = copy.sources.iter().map(|source| source.content.as_str()).collect();
+                format!("COPY {} {}", sources.join(" "), copy.destination.content)
+            }
+            OtherInstruction::Cmd(cmd) => format!(
+                "CMD {}",
+                cmd.as_shell().map(|shell| shell.to_string()).unwrap_or_default()
+            ),
+            OtherInstruction::Entrypoint(e) => format!(
+                "ENTRYPOINT {}",
+                e.as_exec().map(|e| e.as_str_vec().join(" ")).unwrap_or_default()
+            ),
+            OtherInstruction::Arg(_) | OtherInstruction::Misc(_) => continue,
+        };
+        theirs.last_mut().expect("a stage").push(entry);
+    }
+    let describe = |body: &Body| match body {
+        Body::Env(pairs) => pairs
+            .iter()
+            .map(|pair| format!("ENV {}={}", pair.key, pair.value))
+            .collect(),
+        Body::Label(pairs) => pairs
+            .iter()
+            .map(|pair| format!("LABEL {}={}", pair.key, pair.value))
+            .collect(),
+        Body::Run(run) => format!("RUN {}", run.command.args.join(" ")),
+        Body::Copy(copy) => {
+            let sources: Vec<_> = copy.transfer.sources.iter().map(|word| word.value.as_str()).collect();
+            format!("COPY {} {}", sources.join(" "), copy.transfer.destination.value)
+        }
+        Body::Cmd(line) => format!("CMD {}", line.args.join(" ")),
+        Body::Entrypoint(line) => format!("ENTRYPOINT {}", line.args.join(" ")),
+        _ => String::new(),
+    };
+    for (stage, theirs) in ours.stages.iter().zip(&theirs) {
+        let alias = stage.from.alias.as_ref().map_or("", |alias| &alias.name);
+        let mut mine = vec![format!("FROM {} {alias}", stage.from.base.value)];
+        mine.extend(stage.commands.iter().map(|command| describe(&command.body)));
+        assert_eq!(&mine, theirs);
+    }
+}
+
+proptest! {
+    #[test]
+    fn parse_never_panics(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let (dockerfile, complaints) = parse(&SourceFile::new("f", &data));
+        prop_assert!(!complaints.is_empty() || !dockerfile.stages.is_empty());
+    }
+
+    #[test]
+    fn dockerfile_like_text_never_panics(
+        lines in proptest::collection::vec(
+            "(# (escape|check|syntax)=.{0,3}|FROM|from|RUN|COPY|ADD|ENV|ARG|LABEL|CMD|ONBUILD RUN|HEALTHCHECK|EXPOSE|VOLUME|SHELL)?\
+             ( --[a-z]{1,6}(=[a-z'\"\\\\,=$]{0,6})?){0,2}( [a-z$'\"<>\\[\\]{}=,:/\\\\`\t]{0,8}){0,4}( <<-?[\"']?E[\"']?)?\\\\?\r?",
+            0..12,
+        )
+    ) {
+        let text = lines.join("\n");
+        let file = SourceFile::new("Dockerfile", text.as_bytes());
+        let (_, complaints) = parse(&file);
+        for complaint in &complaints {
+            let shown = file.diagnostic(complaint).to_string();
+            prop_assert!(shown.starts_with("Dockerfile:"));
+        }
+        let _syntax = detect_syntax(text.as_bytes());
+    }
+}
