@@ -474,3 +474,6 @@ fn loop_device(number: u32) -> DeviceNode {
         gid: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

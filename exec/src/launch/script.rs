@@ -312,3 +312,6 @@ fn rlimit_number(resource: RlimitResource) -> u32 {
         RlimitResource::Stack => libc::RLIMIT_STACK,
     }
 }
+
+#[cfg(test)]
+mod tests;
