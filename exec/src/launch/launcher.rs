@@ -19,7 +19,7 @@ use super::cgroup::{Cgroup, Cgroups};
 use super::error::{LaunchError, SpecError};
 use super::plan::Plan;
 use super::prepare::{self, Prepared};
-use super::probe::Facts;
+use super::probe::{Facts, GroupChange};
 use super::report::{CreatedPath, ExitReport, ExitStatus, OutputSink, UnmetLimit};
 use super::script::{self, Inputs};
 use super::seccomp;
@@ -77,7 +77,6 @@ impl Launcher {
         let mut unmet_limits = Vec::new();
         let cgroup = self.cgroups.make(&spec.resources, &mut unmet_limits);
         let (mut running, created) = self.start(spec, cgroup)?;
-        let resident_before = own_peak_memory();
         let outcome = supervise(&mut running.child, cancel, running.output.take(), sink)
             .map_err(|source| own_error("wait for", source))?;
         let ended = match outcome {
@@ -125,6 +124,12 @@ impl Launcher {
                 .output
                 .as_ref()
                 .map(|output| [output.0.1.as_raw_fd(), output.1.1.as_raw_fd()]),
+            // A namespace of the container's own has maps that a privileged process wrote.
+            groups: if spec.user_namespace.is_some() {
+                GroupChange::Allowed
+            } else {
+                self.facts.groups
+            },
             capabilities: self.capabilities(spec),
             filter: (spec.security == Security::Sandbox).then_some(&self.filter),
         };
@@ -313,7 +318,6 @@ fn own_peak_memory() -> u64 {
 fn report(
     cgroup: Option<&Cgroup>,
     ended: Ended,
-    resident_before: u64,
     wall_time: Duration,
     created: Vec<CreatedPath>,
     unmet_limits: Vec<UnmetLimit>,
@@ -327,8 +331,9 @@ fn report(
         failed if out_of_memory && !failed.success() => ExitStatus::OutOfMemory { code: failed.code() },
         other => other,
     };
-    // A child that starts in our memory is charged with our size; only what exceeds it is surely its own.
-    let own = (ended.max_resident > resident_before).then_some(ended.max_resident);
+    // A child that starts in our memory is charged with our size of that moment; what exceeds our largest size up to
+    // now is surely its own.
+    let own = Some(ended.max_resident).filter(|&most| most > own_peak_memory());
     let peak_memory = cgroup.and_then(Cgroup::peak_memory).or(own);
     ExitReport {
         status,

@@ -96,7 +96,13 @@ fn try_mount(overlay: &OverlayMount, attributes: u64, syntax: LayerSyntax) -> Re
     }
     set("upperdir", &escaped(&overlay.upper)).map_err(failure(Stage::Other))?;
     set("workdir", &escaped(&overlay.work)).map_err(failure(Stage::Other))?;
-    for option in ["index", "redirect_dir", "metacopy", "xino"] {
+    let off: &[&str] = match overlay.xattrs {
+        OverlayXattrs::Trusted => &["index", "redirect_dir", "metacopy", "xino"],
+        // `userxattr` switches the other two off by itself, and refuses to be told so: the kernel may be built to
+        // read `redirect_dir=off` as "follow".
+        OverlayXattrs::User => &["index", "xino"],
+    };
+    for option in off {
         set(option, OsStr::new("off")).map_err(failure(Stage::Other))?;
     }
     rustix::mount::fsconfig_set_flag(&fs, "volatile").map_err(failure(Stage::Other))?;

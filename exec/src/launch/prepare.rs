@@ -204,18 +204,21 @@ fn memory_fs(size: Option<u64>, mode: u32, attributes: u64) -> io::Result<OwnedF
 /// New pseudo terminals, detached.
 fn terminals(attributes: u64) -> io::Result<OwnedFd> {
     // 5 is the tty group of every distribution; a user namespace may not have it, and then goes without.
-    for group in [Some("5"), None] {
-        let fs = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_set_string(&fs, "source", "devpts")?;
-        rustix::mount::fsconfig_set_string(&fs, "mode", "0620")?;
-        rustix::mount::fsconfig_set_string(&fs, "ptmxmode", "0666")?;
-        match group.map_or(Ok(()), |group| rustix::mount::fsconfig_set_string(&fs, "gid", group)) {
-            Err(rustix::io::Errno::INVAL) => {}
-            Err(errno) => return Err(errno.into()),
-            Ok(()) => return finish(fs, attributes),
-        }
+    match terminals_of(Some("5"), attributes) {
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => terminals_of(None, attributes),
+        other => other,
     }
-    Err(io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn terminals_of(group: Option<&str>, attributes: u64) -> io::Result<OwnedFd> {
+    let fs = rustix::mount::fsopen("devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&fs, "source", "devpts")?;
+    rustix::mount::fsconfig_set_string(&fs, "mode", "0620")?;
+    rustix::mount::fsconfig_set_string(&fs, "ptmxmode", "0666")?;
+    if let Some(group) = group {
+        rustix::mount::fsconfig_set_string(&fs, "gid", group)?;
+    }
+    finish(fs, attributes)
 }
 
 fn finish(fs: OwnedFd, attributes: u64) -> io::Result<OwnedFd> {

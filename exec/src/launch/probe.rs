@@ -19,6 +19,8 @@ pub struct Facts {
     pub user_namespace: UserNamespace,
     /// The capabilities this process holds, as bits.
     pub capabilities: u64,
+    /// Whether supplementary groups may be set, which a single mapping of one's own id excludes.
+    pub groups: GroupChange,
     /// What the cgroup file systems look like.
     pub cgroups: CgroupVersion,
     view: CgroupView,
@@ -32,6 +34,15 @@ pub enum UserNamespace {
     Initial,
     /// Another one: no device nodes, no `trusted.*` attributes, no version 1 cgroups.
     Nested,
+}
+
+/// Whether processes of this user namespace may change their groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupChange {
+    /// They may.
+    Allowed,
+    /// They keep those they have.
+    Denied,
 }
 
 /// Which version of cgroups has the controllers.
@@ -77,9 +88,16 @@ impl Facts {
                 UserNamespace::Nested => own.join("cbs"),
             }),
         };
+        let denied = read("/proc/self/setgroups").trim() == "deny";
+        let groups = if denied {
+            GroupChange::Denied
+        } else {
+            GroupChange::Allowed
+        };
         Self {
             user_namespace,
             capabilities,
+            groups,
             cgroups,
             view,
             base,

@@ -9,6 +9,7 @@ use super::caps::CapabilitySets;
 use super::error::SpecError;
 use super::plan::{NODEV, NOEXEC, NOSUID, RDONLY};
 use super::prepare::{PreparedMount, Source};
+use super::probe::GroupChange;
 use super::spec::{Access, ContainerSpec, Network, ProcessSpec, RlimitResource, Stdio};
 use super::step::{CStringArray, ExecPlan, Lookup, MountRef, NewFs, Slot, Step};
 use super::sys::BpfInstruction;
@@ -39,6 +40,8 @@ pub(super) struct Inputs<'a> {
     pub(super) id_maps_ready: Option<RawFd>,
     /// Write ends of the output pipes.
     pub(super) output: Option<[RawFd; 2]>,
+    /// Whether the supplementary groups can be set.
+    pub(super) groups: GroupChange,
     /// Capabilities to leave.
     pub(super) capabilities: CapabilitySets,
     /// The system call filter.
@@ -211,10 +214,14 @@ impl Script {
             .extend(inputs.filter.map(|filter| Step::InstallFilter(filter.to_vec())));
         self.steps.push(Step::LimitBounding(inputs.capabilities.bounding));
         let user = &spec.process.user;
+        let groups = match inputs.groups {
+            GroupChange::Allowed => Some(user.supplementary.clone()),
+            GroupChange::Denied => None,
+        };
         self.steps.push(Step::BecomeUser {
             uid: user.uid,
             gid: user.gid,
-            groups: user.supplementary.clone(),
+            groups,
         });
         self.steps.push(Step::SetCapabilities(inputs.capabilities.permitted));
         self.steps.push(Step::DieWithParent);

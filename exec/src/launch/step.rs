@@ -119,8 +119,8 @@ pub(super) enum Step {
         uid: u32,
         /// Group id.
         gid: u32,
-        /// Supplementary groups.
-        groups: Vec<u32>,
+        /// Supplementary groups; `None` where they cannot be changed.
+        groups: Option<Vec<u32>>,
     },
     /// Set the permitted and effective sets, empty the inheritable and ambient ones.
     SetCapabilities(u64),

@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio as ProcessStdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cbs_exec::launch::{
-    CancelHandle, Collect, Emulator, ExitStatus, IdMappings, IdRange, LaunchError, OutputSink, OutputStream, Resources,
-    SpecError,
+    CancelHandle, Collect, Emulator, ExitStatus, IdMappings, IdRange, LaunchError, OutputSink, OutputStream,
+    OverlayXattrs, Resources, RootFs, SpecError,
 };
 
 use crate::harness::{World, upper};
@@ -264,4 +265,42 @@ fn root_a_user_namespace_of_its_own_works() {
         matches!(err, LaunchError::Spec(SpecError::EmulatorWithoutUserNamespace)),
         "{err:?}"
     );
+}
+
+/// What the next test runs as root of a user namespace that is not the machine's.
+#[test]
+fn when_nested() {
+    if std::env::var_os("CBS_NESTED").is_none() {
+        return;
+    }
+    let Some(world) = World::new() else { return };
+    let mut spec = world.script(
+        "id -u; touch /made; rm /etc/group; echo x > /dev/null; head -c1 /dev/urandom | wc -c; \
+         ls /sys/class | grep -c '^net$'; mount -t tmpfs t /tmp 2>/dev/null || echo refused; ls /proc | grep -c '^[0-9]*$'",
+    );
+    if let RootFs::Overlay(overlay) = &mut spec.rootfs {
+        overlay.xattrs = OverlayXattrs::User;
+    }
+    let run = world.run(&spec);
+    assert_eq!(run.stdout, "0\n1\n1\nrefused\n3\n", "{run:?}");
+    assert!(upper(&spec).join("made").exists());
+    let whiteout = fs::symlink_metadata(upper(&spec).join("etc/group")).expect("whiteout");
+    assert!(whiteout.file_type().is_char_device());
+    println!("nested: fine");
+}
+
+#[test]
+fn root_another_user_namespace_is_enough() {
+    let Some(_world) = World::new() else { return };
+    // The single mapping that anyone may have, without groups.
+    let output = Command::new("unshare")
+        .args(["--user", "--mount", "--map-root-user"])
+        .arg(std::env::current_exe().expect("own path"))
+        .args(["--exact", "lifecycle::when_nested", "--nocapture"])
+        .env("CBS_NESTED", "1")
+        .output()
+        .expect("unshare");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("nested: fine"), "{text}");
 }

@@ -298,6 +298,36 @@ fn root_limits_and_scores_are_set() {
     assert_ne!(own, "500\n", "the launcher's own score is untouched");
 }
 
+#[test]
+fn root_a_terminal_becomes_the_controlling_one() {
+    let Some(world) = World::new() else { return };
+    let (controller, replica) = crate::sys::terminal();
+    let mut spec =
+        world.script("stty size; test -t 0 && test -t 1 && echo terminal > /dev/tty; ps -o tty | grep -c '?'");
+    spec.process.stdio = Stdio::Terminal(Arc::new(replica));
+    let run = world.run(&spec);
+    assert!(run.report.status.code() <= 1, "{run:?}");
+    drop(spec);
+    let mut text = Vec::new();
+    // A terminal whose last user is gone answers EIO.
+    let _hung_up = fs::File::from(controller).read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.starts_with("24 80\r\nterminal\r\n"), "{text:?}");
+}
+
+#[test]
+fn root_programs_of_32_bits_run() {
+    let Some(world) = World::new() else { return };
+    let spec = world.spec(&["/exit42"]);
+    fs::write(upper(&spec).join("exit42"), crate::sys::exit42_i386()).expect("write");
+    fs::set_permissions(upper(&spec).join("exit42"), PermissionsExt::from_mode(0o755)).expect("chmod");
+    match world.try_run(&spec) {
+        Ok(run) => assert_eq!(run.report.status, ExitStatus::Exited(42)),
+        Err(LaunchError::Exec(ExecError::Format { .. })) => eprintln!("SKIPPED: no 32-bit programs on this machine"),
+        Err(err) => panic!("{err}"),
+    }
+}
+
 fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
     let status = std::process::Command::new("cp")
         .arg("-aT")

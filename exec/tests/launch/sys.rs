@@ -5,6 +5,7 @@
     reason = "the tests call the kernel with what no wrapper would let through"
 )]
 
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 
 use cbs_exec::launch::{Access, ContainerSpec};
@@ -138,4 +139,43 @@ fn try_call(name: &str, number: libc::c_long, args: [usize; 6]) {
     };
     // On a line of its own, whatever the test harness has begun to say.
     println!("\ninside {name} {errno}");
+}
+
+/// The two sides of a new terminal of 24 lines with 80 columns.
+pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
+    let (mut controller, mut replica) = (-1, -1);
+    let size = libc::winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the call fills both numbers with new descriptors when it succeeds; null is allowed for the rest.
+    unsafe {
+        let rc = libc::openpty(
+            &mut controller,
+            &mut replica,
+            std::ptr::null_mut(),
+            std::ptr::null(),
+            &size,
+        );
+        assert_eq!(rc, 0, "openpty: {}", std::io::Error::last_os_error());
+        (OwnedFd::from_raw_fd(controller), OwnedFd::from_raw_fd(replica))
+    }
+}
+
+/// A static program of 32 bits that exits with 42: header, one segment, `mov eax,1; mov ebx,42; int 0x80`.
+pub(crate) fn exit42_i386() -> Vec<u8> {
+    let code = [0xb8, 1, 0, 0, 0, 0xbb, 42, 0, 0, 0, 0xcd, 0x80];
+    let base = 0x0804_8000_u32;
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let half = |elf: &mut Vec<u8>, values: &[u16]| elf.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    let word = |elf: &mut Vec<u8>, values: &[u32]| elf.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    half(&mut elf, &[2, 3]);
+    word(&mut elf, &[1, base + 84, 52, 0, 0]);
+    half(&mut elf, &[52, 32, 1, 0, 0, 0]);
+    let size = 84 + code.len() as u32;
+    word(&mut elf, &[1, 0, base, base, size, size, 5, 0x1000]);
+    elf.extend(code);
+    elf
 }

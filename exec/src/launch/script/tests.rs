@@ -70,6 +70,7 @@ fn inputs(mounts: &[PreparedMount]) -> Inputs<'_> {
         cgroups: &[102],
         id_maps_ready: Some(103),
         output: Some([104, 105]),
+        groups: GroupChange::Allowed,
         capabilities: CapabilitySets {
             bounding: 3,
             permitted: 1,

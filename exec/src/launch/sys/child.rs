@@ -191,7 +191,9 @@ impl State<'_> {
             Step::LimitBounding(keep) => limit_bounding(*keep)?,
             Step::BecomeUser { uid, gid, groups } => {
                 calls::prctl(libc::PR_SET_KEEPCAPS, 1)?;
-                calls::setgroups(groups)?;
+                if let Some(groups) = groups {
+                    calls::setgroups(groups)?;
+                }
                 calls::setresgid(*gid)?;
                 calls::setresuid(*uid)?;
             }
