@@ -87,7 +87,6 @@ impl Launcher {
         Ok(report(
             running.cgroup.as_ref(),
             ended,
-            resident_before,
             start.elapsed(),
             created,
             unmet_limits,
