@@ -1,0 +1,138 @@
+//! One directory of one tree instance, and the nodes in it.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+
+use cbs_store::{BlobDigest, Directory, Entry, Metadata, Node};
+
+use super::Whiteouts;
+use crate::Observer;
+use crate::attributes;
+use crate::root_key::RootKey;
+use crate::server::{Attributes, NodeId};
+
+/// One tree instance: everything below one name at the root of the mount.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// Its name.
+    pub(crate) key: RootKey,
+    /// Who watches it.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Entries in its ranges.
+    pub(super) entries: AtomicU64,
+    /// When it was last entered, in ticks of the table.
+    pub(super) used: AtomicU64,
+    pub(super) links: Mutex<HashMap<(u64, BlobDigest), NodeId>>,
+}
+
+/// One directory of one tree instance.
+#[derive(Debug)]
+pub(crate) struct Range {
+    pub(super) first: u64,
+    pub(super) place: Place,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) directory: Arc<Directory>,
+    /// References the kernel has to nodes of this range.
+    pub(super) known: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(super) enum Place {
+    /// The range holds the root itself as well.
+    Root,
+    /// The directory is this entry of that range.
+    Below(Arc<Range>, usize),
+}
+
+/// A node and what is known about it.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeRef {
+    pub(crate) range: Arc<Range>,
+    /// Which entry; `None` is the root of the tree.
+    pub(super) at: Option<usize>,
+    pub(super) id: NodeId,
+}
+
+impl Range {
+    fn extra(&self) -> u64 {
+        u64::from(matches!(self.place, Place::Root))
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.first + self.extra() + self.directory.entries.len() as u64
+    }
+
+    pub(super) fn id(&self, index: usize) -> NodeId {
+        NodeId(self.first + self.extra() + index as u64)
+    }
+
+    /// Which entry a node of this range is; `None` is the root.
+    pub(super) fn index(&self, id: NodeId) -> Option<usize> {
+        (id.0 - self.first)
+            .checked_sub(self.extra())
+            .map(|index| index as usize)
+    }
+
+    /// What a name at the root of the mount leads to: the root of a tree, or the one entry of a link.
+    pub(super) fn root_index(&self) -> Option<usize> {
+        matches!(self.tree.key, RootKey::Link(..)).then_some(0)
+    }
+
+    /// The path of this directory from the root of its tree.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        let Place::Below(parent, index) = &self.place else {
+            return Vec::new();
+        };
+        parent.path_of(*index)
+    }
+
+    /// The path of an entry from the root of its tree.
+    fn path_of(&self, index: usize) -> Vec<u8> {
+        let mut path = self.path();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&self.directory.entries[index].name);
+        path
+    }
+
+    /// Attributes of an entry, or of the root, under a node's number.
+    pub(super) fn attributes(&self, at: Option<usize>, node: NodeId) -> Attributes {
+        match at {
+            None => attributes::of_root(node, self.directory.root.as_ref()),
+            Some(index) => attributes::of_entry(node, &self.directory.entries[index]),
+        }
+    }
+}
+
+impl NodeRef {
+    /// The entry; `None` is the root of a tree.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        self.at.map(|index| &self.range.directory.entries[index])
+    }
+
+    /// Its metadata; `None` for a root that has none.
+    pub(crate) fn meta(&self) -> Option<&Metadata> {
+        match self.entry() {
+            Some(entry) => Some(&entry.meta),
+            None => self.range.directory.root.as_ref(),
+        }
+    }
+
+    /// Its attributes.
+    pub(crate) fn attributes(&self) -> Attributes {
+        self.range.attributes(self.at, self.id)
+    }
+
+    /// Its path from the root of its tree.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        self.at.map(|index| self.range.path_of(index)).unwrap_or_default()
+    }
+}
+
+impl Whiteouts {
+    pub(super) fn shows(self, entry: &Entry) -> bool {
+        self == Self::Shown || entry.node != Node::Whiteout
+    }
+}

@@ -1,0 +1,6 @@
+//! Real mounts: what programs see through FUSE, and through overlayfs on FUSE.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod mirror;
