@@ -6,13 +6,13 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, renameat};
 use rustix::io::Errno;
 
+use super::adopt::make_canonical;
 use super::packs::Place;
 use super::scratch::TempFile;
 use super::{Inner, Store};
@@ -89,7 +89,17 @@ impl BlobStore for Store {
     }
 
     fn put_reader(&self, source: &mut dyn Read) -> Result<(BlobDigest, u64), StoreError> {
+        let fail = || StoreError::io("read", Path::new("stream"));
+        let mut start = Vec::new();
+        // Most are small, and then one short buffer is all they take.
+        Read::take(&mut *source, INLINE_LIMIT + 1)
+            .read_to_end(&mut start)
+            .map_err(fail())?;
+        if start.len() as u64 <= INLINE_LIMIT {
+            return Ok((self.put_bytes(&start)?, start.len() as u64));
+        }
         let mut writer = self.blob_writer()?;
+        writer.write_all(&start).map_err(|source| writer.fail(source))?;
         let mut buffer = vec![0; READ_BYTES];
         loop {
             match source.read(&mut buffer) {
@@ -98,7 +108,7 @@ impl BlobStore for Store {
                     .write_all(&buffer[..count])
                     .map_err(|source| writer.fail(source))?,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(StoreError::io("read", Path::new("stream"))(err)),
+                Err(err) => return Err(fail()(err)),
             }
         }
     }
@@ -118,47 +128,6 @@ impl Store {
             file: None,
             size: 0,
         })
-    }
-
-    /// Takes a file into the store: a large one by rename, so that `path` is gone afterwards; a small one, one with other
-    /// links and one of another file system by copy, so that it stays. Nobody may write to it any more.
-    ///
-    /// # Errors
-    /// [`StoreError`] when it is no regular file or cannot be read or moved; it may then still be at `path`.
-    pub fn adopt_file(&self, path: &Path) -> Result<(BlobDigest, u64), StoreError> {
-        let inner = &self.0.inner;
-        inner.check_writable()?;
-        let mut file = open_for_adoption(path)?;
-        let stat = file.metadata().map_err(StoreError::io("read", path))?;
-        if !stat.is_file() {
-            return Err(StoreError::io("adopt", path)(io::ErrorKind::InvalidInput.into()));
-        }
-        if stat.size() <= INLINE_LIMIT || stat.nlink() != 1 || stat.dev() != inner.device {
-            return self.put_reader(&mut file);
-        }
-        let (digest, size) = hash_reader(&file).map_err(StoreError::io("read", path))?;
-        let guard = inner.sweep_lock.guard()?;
-        if let Some(used) = inner.find_blob(&digest)? {
-            unlinkat(CWD, path, AtFlags::empty()).map_err(|err| StoreError::io("remove", path)(err.into()))?;
-            inner.touch_blob(guard, digest, used)?;
-            return Ok((digest, size));
-        }
-        make_canonical(&file).map_err(StoreError::io("protect", path))?;
-        match inner.move_in(CWD, path, &digest) {
-            Ok(()) => {
-                inner.register(guard, |batch| {
-                    batch.large.insert(digest, size);
-                })?;
-                Ok((digest, size))
-            }
-            // A bind mount of the same file system.
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
-                drop(guard);
-                let file = File::open(path).map_err(StoreError::io("read", path))?;
-                self.put_reader(&mut &file)
-            }
-            Err(err) => Err(err),
-        }
     }
 
     /// Which of these blobs are not here. The others are kept as if they had just been put.
@@ -275,11 +244,39 @@ impl Inner {
 
     pub(super) fn put_small(&self, digest: BlobDigest, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_writable()?;
+        if self.known.has_blob(&digest) {
+            return Ok(());
+        }
+        let floor = self.known.floor();
         let guard = self.sweep_lock.guard()?;
         match self.find_blob(&digest)? {
-            Some(used) => self.touch_blob(guard, digest, used),
-            None => self.register(guard, |batch| batch.add_small(digest, bytes)),
+            Some(used) => self.touch_blob(guard, digest, used)?,
+            None => self.register(guard, |batch| batch.add_small(digest, bytes))?,
         }
+        self.known.add_blob(digest, floor);
+        Ok(())
+    }
+
+    /// Puts a large blob: `move_in` brings its file to its place if it is not here.
+    pub(super) fn put_large(
+        &self,
+        digest: BlobDigest,
+        size: u64,
+        move_in: impl FnOnce() -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let floor = self.known.floor();
+        let guard = self.sweep_lock.guard()?;
+        match self.find_blob(&digest)? {
+            Some(used) => self.touch_blob(guard, digest, used)?,
+            None => {
+                move_in()?;
+                self.register(guard, |batch| {
+                    batch.large.insert(digest, size);
+                })?;
+            }
+        }
+        self.known.add_blob(digest, floor);
+        Ok(())
     }
 
     fn pending_blob(&self, digest: &BlobDigest) -> bool {
@@ -307,7 +304,7 @@ impl Inner {
     }
 
     /// Renames a file to where its blob belongs.
-    fn move_in(&self, folder: impl AsFd, path: &Path, digest: &BlobDigest) -> Result<(), StoreError> {
+    pub(super) fn move_in(&self, folder: impl AsFd, path: &Path, digest: &BlobDigest) -> Result<(), StoreError> {
         let target = blob_path(digest);
         let result = match renameat(&folder, path, &self.blobs_fd, target.as_str()) {
             Err(Errno::NOENT) => {
@@ -358,15 +355,10 @@ impl BlobWriter {
             return Ok((digest, self.size));
         };
         make_canonical(temp.file()).map_err(StoreError::io("protect", temp.path()))?;
-        let guard = inner.sweep_lock.guard()?;
-        if let Some(used) = inner.find_blob(&digest)? {
-            inner.touch_blob(guard, digest, used)?;
-            return Ok((digest, self.size));
-        }
-        inner.move_in(CWD, temp.path(), &digest)?;
-        temp.keep();
-        inner.register(guard, |batch| {
-            batch.large.insert(digest, self.size);
+        inner.put_large(digest, self.size, || {
+            inner.move_in(CWD, temp.path(), &digest)?;
+            temp.keep();
+            Ok(())
         })?;
         Ok((digest, self.size))
     }
@@ -403,61 +395,4 @@ impl Write for BlobWriter {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Opens a file that may be unreadable to its owner.
-fn open_for_adoption(path: &Path) -> Result<File, StoreError> {
-    let open = || {
-        openat(
-            CWD,
-            path,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK,
-            Mode::empty(),
-        )
-    };
-    let fd = match open() {
-        Err(Errno::ACCESS) => {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o400))
-                .map_err(StoreError::io("make readable", path))?;
-            open()
-        }
-        other => other,
-    };
-    fd.map(File::from)
-        .map_err(|err| StoreError::io("open", path)(err.into()))
-}
-
-/// Makes a file what every large blob is: the store's own, read-only, without attributes.
-fn make_canonical(file: &File) -> io::Result<()> {
-    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    let stat = rustix::fs::fstat(file)?;
-    if (stat.st_uid, stat.st_gid) != (uid.as_raw(), gid.as_raw()) {
-        rustix::fs::fchown(
-            file,
-            Some(Uid::from_raw(uid.as_raw())),
-            Some(Gid::from_raw(gid.as_raw())),
-        )?;
-    }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(0o444))?;
-    remove_attributes(file)
-}
-
-fn remove_attributes(file: &File) -> io::Result<()> {
-    let mut names = vec![0_u8; 4 << 10];
-    let length = loop {
-        match rustix::fs::flistxattr(file, &mut names[..]) {
-            Ok(length) => break length,
-            Err(Errno::RANGE) if names.len() < 1 << 20 => names = vec![0; names.len() * 4],
-            Err(Errno::OPNOTSUPP) => return Ok(()),
-            Err(err) => return Err(err.into()),
-        }
-    };
-    for name in names[..length].split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        match rustix::fs::fremovexattr(file, name) {
-            // Some are the kernel's own (security modules) or another namespace's; nobody reads them from a blob.
-            Ok(()) | Err(Errno::NODATA | Errno::PERM | Errno::OPNOTSUPP | Errno::ACCESS) => {}
-            Err(err) => return Err(err.into()),
-        }
-    }
-    Ok(())
 }

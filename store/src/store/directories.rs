@@ -60,8 +60,10 @@ impl DirectoryCache {
     }
 
     fn insert_into(&self, shard: &mut Shard, digest: TreeDigest, directory: Arc<Directory>) {
-        shard.young_bytes += weight(&directory);
-        shard.young.insert(digest, directory);
+        let bytes = weight(&directory);
+        if shard.young.insert(digest, directory).is_none() {
+            shard.young_bytes += bytes;
+        }
         if shard.young_bytes > self.shard_bytes / 2 {
             shard.old = std::mem::take(&mut shard.young);
             shard.young_bytes = 0;
@@ -128,15 +130,22 @@ impl DirectoryStore for Store {
         inner.check_writable()?;
         let (reference, encoded) = directory.seal();
         let digest = reference.digest;
+        let floor = inner.known.floor();
         let guard = inner.sweep_lock.guard()?;
+        // Under the guard, which the batch keeps: what a living lease keeps now stays until the row is there.
+        let complete = inner.known.has_all_of(&directory);
         let decoded = Arc::new(directory);
         inner.cache.insert(digest, decoded.clone());
         if inner.pending_directory(&digest).is_none() {
             let pending = PendingDirectory {
                 decoded,
                 encoded: encoded.into(),
+                complete,
             };
             inner.register(guard, |batch| batch.add_directory(digest, pending))?;
+        }
+        if complete {
+            inner.known.add_complete([digest], floor);
         }
         Ok(reference)
     }
@@ -155,6 +164,7 @@ impl Store {
         {
             return Ok(true);
         }
+        let floor = inner.known.floor();
         let guard = inner.read_guard()?;
         let mut seen: HashSet<TreeDigest> = HashSet::new();
         let mut waiting = vec![*tree];
@@ -162,10 +172,17 @@ impl Store {
             if seen.contains(&digest) {
                 continue;
             }
-            match inner.index.read("look up directory", |c| directory_state(c, &digest))? {
-                Some((_, true)) => continue,
-                Some((_, false)) => {}
-                None if inner.pending_directory(&digest).is_some() => {}
+            // Rows go from pending to the index, so asking in this order misses none.
+            let complete = match inner.pending_completeness(&digest) {
+                None => inner
+                    .index
+                    .read("look up directory", |c| directory_state(c, &digest))?
+                    .map(|state| state.1),
+                pending => pending,
+            };
+            match complete {
+                Some(true) => continue,
+                Some(false) => {}
                 None => return Ok(false),
             }
             let Some(directory) = inner.directory(&digest)? else {
@@ -187,8 +204,9 @@ impl Store {
         if let Some(guard) = guard {
             inner.register(guard, |batch| {
                 batch.touched_directories.insert(*tree);
-                batch.complete.extend(seen);
+                batch.complete.extend(&seen);
             })?;
+            inner.known.add_complete(seen.into_iter().chain([*tree]), floor);
         }
         Ok(true)
     }
@@ -198,6 +216,12 @@ impl Inner {
     pub(super) fn pending_directory(&self, digest: &TreeDigest) -> Option<Arc<Directory>> {
         self.pending()
             .find(|batch| batch.directories.get(digest).map(|pending| pending.decoded.clone()))
+    }
+
+    /// Whether a pending directory is known to have all below it.
+    fn pending_completeness(&self, digest: &TreeDigest) -> Option<bool> {
+        self.pending()
+            .find(|batch| batch.directories.get(digest).map(|pending| pending.complete))
     }
 
     fn directory(&self, digest: &TreeDigest) -> Result<Option<Arc<Directory>>, StoreError> {

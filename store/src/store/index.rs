@@ -97,7 +97,7 @@ impl Index {
         // Closing must not cost a sync; `close` moves a long log by its own rule.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch(
-            "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 1073741824;
+            "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 268435456;
              PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216;",
         )?;
         Ok(connection)
@@ -221,17 +221,20 @@ impl Index {
                 break;
             }
         }
-        // Others may be reading; then the log is shortened another time.
-        self.read("checkpoint", |c| {
-            c.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-        })?;
-        let slot = &mut *self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot {
-            Some(connection) => connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-                .or_else(|err| if is_busy(&err) { Ok(()) } else { Err(err) })
-                .map_err(StoreError::index("checkpoint")),
-            None => Ok(()),
+        self.empty_log()
+    }
+
+    /// Moves the whole log into the database and makes it empty, unless others are at work.
+    fn empty_log(&self) -> Result<(), StoreError> {
+        let connection = self.connect()?;
+        let result = (|| {
+            // Others' readers may take long; this can wait for another time.
+            connection.busy_timeout(Duration::ZERO)?;
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        })();
+        match result {
+            Err(err) if !is_busy(&err) => Err(StoreError::index("checkpoint")(err)),
+            _ => Ok(()),
         }
     }
 
@@ -246,7 +249,7 @@ impl Index {
     pub(super) fn close(&self) {
         if self.access == Access::ReadWrite && self.wal_bytes() > CLOSE_CHECKPOINT_BYTES {
             // The log stays as it is, complete, when this fails.
-            let _ = self.checkpoint();
+            let _ = self.empty_log();
         }
     }
 

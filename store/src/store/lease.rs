@@ -5,7 +5,6 @@
 //! Take one lease per build, not per daemon: for as long as it lives nothing newer than it is collected.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use rusqlite::params;
 
@@ -42,7 +41,7 @@ impl Store {
                 .prepare_cached("INSERT OR REPLACE INTO leases VALUES(?1, ?2, ?3)")?
                 .execute(params![scratch.id, tick, pid])
         })?;
-        inner.floor.fetch_max(started, Ordering::AcqRel);
+        inner.known.begin_lease(started);
         let path = scratch.path.clone();
         Ok(Lease {
             store: self.clone(),
@@ -149,6 +148,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let inner = &self.store.0.inner;
         let Some(scratch) = self.scratch.take() else { return };
+        inner.known.end_lease();
         // A row that stays is swept with the next lease: its folder is not locked any more.
         let _ = inner.index.write("end lease", |transaction, _| {
             transaction

@@ -33,14 +33,7 @@ pub(super) struct ByteLock {
 impl ByteLock {
     fn take(path: &Path, offset: i64, kind: LockKind, wait: Wait) -> Result<Option<Self>, StoreError> {
         // A description of its own, so that this lock excludes others of this very process.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(StoreError::io("open lock file", path))?;
+        let file = open_lock_file(path)?;
         let taken = lock_byte(&file, offset, kind, wait).map_err(StoreError::io("lock", path))?;
         Ok(taken.then_some(Self { file, offset }))
     }
@@ -59,6 +52,17 @@ impl Drop for ByteLock {
         // A failure leaves the lock to the close of the description, which follows at once.
         let _ = unlock_byte(&self.file, self.offset);
     }
+}
+
+fn open_lock_file(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("open lock file", path))
 }
 
 /// The writers' side of the sweep lock: shared by all operations between two flushes.
@@ -119,6 +123,11 @@ impl SweepLock {
             _hold: hold,
             _gate: gate,
         })
+    }
+
+    /// Fails, and says why, where nothing can be written. SQLite would go on, reading only.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        open_lock_file(&self.path).map(drop)
     }
 
     /// Held while a new store is laid out.

@@ -14,14 +14,17 @@
 //! memory ([`pending`]) and committed in batches. Nothing is synced on the way: rows whose blobs may not have reached
 //! the disk are known by their batch, and after a power loss they are hashed again before anyone sees them ([`recover`]).
 
+mod adopt;
 mod background;
 mod blobs;
 mod caches;
+mod check;
 mod codec;
 mod directories;
 mod facts;
 mod gc;
 mod index;
+mod known;
 mod layers;
 mod lease;
 mod locks;
@@ -43,7 +46,6 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -63,6 +65,7 @@ use crate::{BlobDigest, StoreError, blob_path};
 use background::{Background, Reaper, spawn_flusher};
 use directories::DirectoryCache;
 use index::{Index, wall_clock};
+use known::Known;
 use locks::{Guard, SweepLock};
 use packs::Packs;
 use pending::Pending;
@@ -114,8 +117,7 @@ struct Inner {
     flushing: Mutex<()>,
     background: Background,
     scratch: Mutex<Option<Scratch>>,
-    /// Start of the newest lease of this process: what was used since needs no touch.
-    floor: AtomicI64,
+    known: Known,
     /// Batches of another boot that were not synced; only ever filled in a store opened for reading.
     suspects: RwLock<HashSet<i64>>,
 }
@@ -140,6 +142,9 @@ impl Store {
             rustix::fs::open(&path, flags, Mode::empty()).map_err(|err| StoreError::io("open store", &path)(err.into()))
         };
         let sweep_lock = SweepLock::new(&root);
+        if access == Access::ReadWrite {
+            sweep_lock.check()?;
+        }
         let blobs_fd = open("blobs")?;
         let stat = rustix::fs::fstat(&blobs_fd).map_err(|err| StoreError::io("open store", &root)(err.into()))?;
         let inner = Arc::new(Inner {
@@ -160,7 +165,7 @@ impl Store {
             flushing: Mutex::default(),
             background: Background::default(),
             scratch: Mutex::default(),
-            floor: AtomicI64::new(0),
+            known: Known::default(),
             suspects: RwLock::default(),
             root,
         });
@@ -233,7 +238,7 @@ impl Inner {
     /// Whether a use must be noted: it does not show to gc that a living lease of ours counts on the row, or it is so old
     /// that eviction would take the row for unused.
     fn is_stale(&self, used: i64) -> bool {
-        used <= self.floor.load(Ordering::Acquire) || used.saturating_add(TOUCH_AFTER) < wall_clock()
+        used <= self.known.floor() || used.saturating_add(TOUCH_AFTER) < wall_clock()
     }
 
     fn blob_file(&self, digest: &BlobDigest) -> PathBuf {

@@ -193,18 +193,7 @@ impl Packs {
             Err(Errno::NOENT) => return Ok(None),
             Err(err) => return Err(StoreError::io("open pack", &path)(err.into())),
         };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(err) => return Err(StoreError::io("lock pack", &path)(err.into())),
-        }
-        let stat = rustix::fs::fstat(&file).map_err(|err| StoreError::io("open pack", &path)(err.into()))?;
-        // Between open and lock gc may have removed it.
-        if stat.st_nlink == 0 {
-            return Ok(None);
-        }
-        let bytes = stat.st_size as u64;
-        Ok(Some(PackLock { file, bytes }))
+        try_lock(file, &path)
     }
 
     fn next_writer(&self, index: &Index) -> Result<Writer, StoreError> {
@@ -221,6 +210,16 @@ impl Packs {
                 });
             }
         }
+        loop {
+            if let Some(writer) = self.new_writer(index)? {
+                return Ok(writer);
+            }
+        }
+    }
+
+    /// Makes a pack; `None` when a collector took it, empty as it was, for a dead one. To wait for the collector would be
+    /// a deadlock: it waits for the rows of this very batch.
+    fn new_writer(&self, index: &Index) -> Result<Option<Writer>, StoreError> {
         let pack: i64 = index.write("number a pack", |transaction, _| {
             transaction.query_row("UPDATE meta SET pack = pack + 1 RETURNING pack - 1", [], |row| {
                 row.get(0)
@@ -230,18 +229,29 @@ impl Packs {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let fd = openat(&self.folder, pack.to_string(), flags, Mode::from_raw_mode(0o600))
             .map_err(|err| StoreError::io("create pack", &path)(err.into()))?;
-        let file = File::from(fd);
-        // Nobody else may use a fresh number; somebody looking for an idle pack may hold it for a moment.
-        flock(&file, FlockOperation::LockExclusive).map_err(|err| StoreError::io("lock pack", &path)(err.into()))?;
-        file.write_all_at(MAGIC, 0)
+        let Some(mut lock) = try_lock(File::from(fd), &path)? else {
+            return Ok(None);
+        };
+        lock.file
+            .write_all_at(MAGIC, 0)
             .map_err(StoreError::io("write pack", &path))?;
-        let bytes = MAGIC.len() as u64;
-        Ok(Writer {
-            pack,
-            lock: PackLock { file, bytes },
-            end: bytes,
-        })
+        lock.bytes = MAGIC.len() as u64;
+        let end = lock.bytes;
+        Ok(Some(Writer { pack, lock, end }))
     }
+}
+
+/// Locks an open pack; `None` when it is in use or was removed.
+fn try_lock(file: File, path: &Path) -> Result<Option<PackLock>, StoreError> {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(err) => return Err(StoreError::io("lock pack", path)(err.into())),
+    }
+    let stat = rustix::fs::fstat(&file).map_err(|err| StoreError::io("open pack", path)(err.into()))?;
+    let bytes = stat.st_size as u64;
+    // Between open and lock gc may have removed it.
+    Ok((stat.st_nlink > 0).then_some(PackLock { file, bytes }))
 }
 
 /// A pack that nobody appends to while this lives.

@@ -30,6 +30,8 @@ pub(super) const MAX_AGE: Duration = Duration::from_millis(150);
 pub(super) struct PendingDirectory {
     pub(super) decoded: Arc<Directory>,
     pub(super) encoded: Arc<[u8]>,
+    /// All below it is known to be here.
+    pub(super) complete: bool,
 }
 
 /// Namespace and key.
@@ -151,11 +153,16 @@ impl Batch {
             insert.execute(params![digest.as_bytes(), *size as i64, tick])?;
         }
         let mut insert = transaction.prepare_cached(
-            "INSERT INTO directories(digest, used, complete, data) VALUES(?1, ?2, 0, ?3)
-             ON CONFLICT DO UPDATE SET used = excluded.used",
+            "INSERT INTO directories(digest, used, complete, data) VALUES(?1, ?2, ?3, ?4)
+             ON CONFLICT DO UPDATE SET used = excluded.used, complete = max(complete, excluded.complete)",
         )?;
         for (digest, directory) in &self.directories {
-            insert.execute(params![digest.as_bytes(), tick, &*directory.encoded])?;
+            insert.execute(params![
+                digest.as_bytes(),
+                tick,
+                directory.complete,
+                &*directory.encoded
+            ])?;
         }
         let mut insert = transaction.prepare_cached("INSERT OR REPLACE INTO aliases VALUES(?1, ?2, ?3)")?;
         for (alias, key) in &self.aliases {

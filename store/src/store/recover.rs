@@ -7,10 +7,6 @@
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
 
-use rusqlite::params;
-
-use super::blobs::{BlobRow, hash_reader};
-use super::packs::Place;
 use super::{Access, Inner};
 use crate::{BlobDigest, Sha256Digest, StoreError};
 
@@ -63,129 +59,20 @@ impl Inner {
         let _sweep = self.sweep_lock.sweep()?;
         // Another process may have done it while we waited.
         let batches = self.foreign_batches()?;
-        let mut bad_blobs = Vec::new();
-        let mut bad_layers = Vec::new();
-        for batch in &batches {
-            for (digest, row) in self.blobs_of(*batch)? {
-                if !self.blob_is_sound(&digest, &row)? {
-                    bad_blobs.push(digest);
-                }
-            }
-            for digest in self.layers_of(*batch)? {
-                if !self.oci_is_sound(&digest)? {
-                    bad_layers.push(digest);
-                }
-            }
-        }
+        let blobs = self.blob_entries(Some(&self.boot))?;
+        let bad = self.in_parallel(&blobs, |(digest, row)| Ok(!self.blob_is_sound(digest, row)?))?;
+        let bad_blobs: Vec<BlobDigest> = bad.into_iter().map(|(digest, _)| digest).collect();
+        let layers: Vec<Sha256Digest> = self.index.read("list layers", |connection| {
+            connection
+                .prepare("SELECT digest FROM oci WHERE made IN (SELECT tick FROM batches WHERE boot <> ?1)")?
+                .query_map([&self.boot], |row| row.get(0).map(Sha256Digest::from_bytes))?
+                .collect()
+        })?;
+        let bad_layers = self.in_parallel(&layers, |digest| Ok(!self.oci_is_sound(digest)?))?;
         self.drop_damaged(&bad_blobs, &bad_layers)?;
         self.index.write_synced("end recovery", |transaction, _| {
             let mut delete = transaction.prepare_cached("DELETE FROM batches WHERE tick = ?1")?;
             batches.iter().try_for_each(|tick| delete.execute([tick]).map(drop))
         })
-    }
-
-    fn blobs_of(&self, batch: i64) -> Result<Vec<(BlobDigest, BlobRow)>, StoreError> {
-        self.index.read("list blobs", |connection| {
-            connection
-                .prepare_cached("SELECT digest, size, pack, offset FROM blobs WHERE made = ?1")?
-                .query_map([batch], |row| {
-                    let size: i64 = row.get(1)?;
-                    let place = match (row.get(2)?, row.get(3)?) {
-                        (Some(pack), Some(offset)) => Some(Place {
-                            pack,
-                            offset,
-                            length: size,
-                        }),
-                        _ => None,
-                    };
-                    Ok((
-                        BlobDigest::from_bytes(row.get(0)?),
-                        BlobRow {
-                            size: size.cast_unsigned(),
-                            place,
-                            used: 0,
-                            made: batch,
-                        },
-                    ))
-                })?
-                .collect()
-        })
-    }
-
-    fn layers_of(&self, batch: i64) -> Result<Vec<Sha256Digest>, StoreError> {
-        self.index.read("list layers", |connection| {
-            connection
-                .prepare_cached("SELECT digest FROM oci WHERE made = ?1")?
-                .query_map([batch], |row| row.get(0).map(Sha256Digest::from_bytes))?
-                .collect()
-        })
-    }
-
-    /// Whether a blob's bytes are all there and the right ones.
-    pub(super) fn blob_is_sound(&self, digest: &BlobDigest, row: &BlobRow) -> Result<bool, StoreError> {
-        let actual = match &row.place {
-            Some(place) => self.packs.read(place)?.map(|bytes| BlobDigest::of(&bytes)),
-            None => match self.open_blob_file(digest)? {
-                Some(file) => {
-                    let hashed = hash_reader(&file);
-                    Some(hashed.map_err(StoreError::io("read blob", &self.blob_file(digest)))?.0)
-                }
-                None => None,
-            },
-        };
-        Ok(actual == Some(*digest))
-    }
-
-    /// Whether an OCI blob's bytes are all there and the right ones.
-    pub(super) fn oci_is_sound(&self, digest: &Sha256Digest) -> Result<bool, StoreError> {
-        use sha2::Digest as _;
-        let path = self.oci_file(digest);
-        let mut file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(err) => return Err(StoreError::io("read layer", &path)(err)),
-        };
-        let mut hasher = sha2::Sha256::new();
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let count = std::io::Read::read(&mut file, &mut buffer).map_err(StoreError::io("read layer", &path))?;
-            if count == 0 {
-                return Ok(Sha256Digest::from_bytes(hasher.finalize().into()) == *digest);
-            }
-            hasher.update(&buffer[..count]);
-        }
-    }
-
-    /// Drops rows and files of damaged blobs; to be called with the sweep lock held. Trees that refer to them stop being
-    /// complete, so that the next build makes them anew.
-    pub(super) fn drop_damaged(&self, blobs: &[BlobDigest], layers: &[Sha256Digest]) -> Result<(), StoreError> {
-        if blobs.is_empty() && layers.is_empty() {
-            return Ok(());
-        }
-        // Rows first, and on disk, so that no row ever lacks its file.
-        self.index.write_synced("drop damaged blobs", |transaction, _| {
-            let mut delete = transaction.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?;
-            for digest in blobs {
-                delete.execute([digest.as_bytes()])?;
-            }
-            let mut delete = transaction.prepare_cached("DELETE FROM oci WHERE digest = ?1")?;
-            for digest in layers {
-                delete.execute([digest.as_bytes()])?;
-            }
-            transaction.execute("UPDATE directories SET complete = 0 WHERE complete = 1", params![])
-        })?;
-        for path in blobs
-            .iter()
-            .map(|digest| self.blob_file(digest))
-            .chain(layers.iter().map(|digest| self.oci_file(digest)))
-        {
-            match std::fs::remove_file(&path) {
-                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(StoreError::io("remove damaged blob", &path)(err));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }

@@ -33,34 +33,43 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(err) => return Err(err.into()),
     }
-    let mut failure: Option<Errno> = None;
-    let mut stack = vec![open_level(parent, name)?];
+    let mut failure = Failure(None);
+    let mut stack = vec![open_level(parent, name, &mut failure)?];
     let mut moved = 0_u64;
     while let Some(depth) = stack.len().checked_sub(1) {
-        if let Some(below) = stack[depth].folders.pop() {
-            if depth >= MAX_DEPTH {
-                let top = CString::new(format!(".cbs-deep-{moved}"))?;
-                moved += 1;
-                match renameat(&stack[depth].fd, &below, &stack[0].fd, &top) {
-                    Ok(()) => stack[0].folders.push(top),
-                    Err(err) => failure = failure.or(Some(err)),
-                }
-                continue;
-            }
-            match open_level(stack[depth].fd.as_fd(), below) {
-                Ok(level) => stack.push(level),
-                Err(err) => failure = failure.or(Some(err)),
+        let Some(below) = stack[depth].folders.pop() else {
+            let Some(done) = stack.pop() else { break };
+            let above = stack.last().map_or(parent, |level| level.fd.as_fd());
+            failure.note(unlinkat(above, &done.name, AtFlags::REMOVEDIR));
+            continue;
+        };
+        if depth >= MAX_DEPTH {
+            let top = CString::new(format!(".cbs-deep-{moved}"))?;
+            moved += 1;
+            match renameat(&stack[depth].fd, &below, &stack[0].fd, &top) {
+                Ok(()) => stack[0].folders.push(top),
+                failed => failure.note(failed),
             }
             continue;
         }
-        let Some(done) = stack.pop() else { break };
-        let above = stack.last().map_or(parent, |level| level.fd.as_fd());
-        match unlinkat(above, &done.name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(err) => failure = failure.or(Some(err)),
+        match open_level(stack[depth].fd.as_fd(), below, &mut failure) {
+            Ok(level) => stack.push(level),
+            Err(err) => failure.note(Err(err)),
         }
     }
-    failure.map_or(Ok(()), |err| Err(err.into()))
+    failure.0.map_or(Ok(()), |err| Err(err.into()))
+}
+
+/// The first thing that went wrong. What is gone already is not wrong.
+struct Failure(Option<Errno>);
+
+impl Failure {
+    fn note(&mut self, result: Result<(), Errno>) {
+        match result {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(err) => self.0 = self.0.or(Some(err)),
+        }
+    }
 }
 
 /// As [`remove_tree`] for a path.
@@ -81,7 +90,7 @@ pub(super) fn remove_path(path: &Path) -> io::Result<()> {
 }
 
 /// Opens a folder and removes all in it that is no folder.
-fn open_level(parent: BorrowedFd<'_>, name: CString) -> Result<Level, Errno> {
+fn open_level(parent: BorrowedFd<'_>, name: CString, failure: &mut Failure) -> Result<Level, Errno> {
     let open = || {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
@@ -95,8 +104,11 @@ fn open_level(parent: BorrowedFd<'_>, name: CString) -> Result<Level, Errno> {
         }
         other => other?,
     };
+    if !rustix::process::geteuid().is_root() {
+        // Nothing goes from a folder that cannot be written; to root that makes no difference.
+        rustix::fs::fchmod(&fd, Mode::RWXU)?;
+    }
     let mut folders = Vec::new();
-    let mut denied = false;
     for entry in Dir::read_from(&fd)? {
         let entry = entry?;
         let below = entry.file_name();
@@ -108,30 +120,10 @@ fn open_level(parent: BorrowedFd<'_>, name: CString) -> Result<Level, Errno> {
             continue;
         }
         match unlinkat(&fd, below, AtFlags::empty()) {
-            Err(Errno::ACCESS) if !denied => {
-                denied = true;
-                rustix::fs::fchmod(&fd, Mode::RWXU)?;
-                unlink_any(&fd, below, &mut folders)?;
-            }
+            // Some file systems do not tell the type of an entry.
             Err(Errno::ISDIR) => folders.push(below.to_owned()),
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(err) => return Err(err),
+            result => failure.note(result),
         }
-    }
-    // Without write permission not even folders go; as root this costs nothing, as nobody it is needed.
-    if !folders.is_empty() && !rustix::process::geteuid().is_root() {
-        rustix::fs::fchmod(&fd, Mode::RWXU)?;
     }
     Ok(Level { fd, name, folders })
-}
-
-fn unlink_any(fd: &OwnedFd, name: &std::ffi::CStr, folders: &mut Vec<CString>) -> Result<(), Errno> {
-    match unlinkat(fd, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => {
-            folders.push(name.to_owned());
-            Ok(())
-        }
-        Err(Errno::NOENT) => Ok(()),
-        other => other,
-    }
 }

@@ -5,16 +5,13 @@
 //! lacks something is only reported: nobody but its maker can make it whole.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{OptionalExtension, params};
 
-use super::blobs::BlobRow;
+use super::check::BlobEntry;
 use super::directories::decode_row;
 use super::gc::catalog::{Catalog, Item};
 use super::gc::plan::{realisation_items, snapshot_items};
-use super::packs::Place;
 use super::realisations::decode;
 use super::{Inner, Realisation, Store};
 use crate::{BlobDigest, CacheKey, Sha256Digest, StoreError, TreeDigest};
@@ -104,33 +101,12 @@ impl Store {
     }
 }
 
-type BlobEntry = (BlobDigest, BlobRow);
+/// Id, key, whether its content is counted as kept, record.
+type RunRow = (i64, CacheKey, bool, Vec<u8>);
 
 impl Inner {
     fn damaged_blobs(&self, report: &mut VerifyReport) -> Result<Vec<BlobEntry>, StoreError> {
-        let rows: Vec<BlobEntry> = self.index.read("list blobs", |connection| {
-            connection
-                .prepare("SELECT digest, size, pack, offset, made FROM blobs ORDER BY pack, offset")?
-                .query_map([], |row| {
-                    let size: i64 = row.get(1)?;
-                    let place = match (row.get(2)?, row.get(3)?) {
-                        (Some(pack), Some(offset)) => Some(Place {
-                            pack,
-                            offset,
-                            length: size,
-                        }),
-                        _ => None,
-                    };
-                    let blob = BlobRow {
-                        size: size.cast_unsigned(),
-                        place,
-                        used: 0,
-                        made: row.get(4)?,
-                    };
-                    Ok((BlobDigest::from_bytes(row.get(0)?), blob))
-                })?
-                .collect()
-        })?;
+        let rows = self.blob_entries(None)?;
         report.blobs = rows.len() as u64;
         report.blob_bytes = rows.iter().map(|(_, row)| row.size).sum();
         let bad = self.in_parallel(&rows, |(digest, row)| {
@@ -187,36 +163,6 @@ impl Inner {
         Ok(bad)
     }
 
-    /// Runs a check over all items on as many threads as there are processors; gives those it finds bad.
-    fn in_parallel<T: Clone + Sync + Send>(
-        &self,
-        items: &[T],
-        is_bad: impl Fn(&T) -> Result<bool, StoreError> + Sync,
-    ) -> Result<Vec<T>, StoreError> {
-        let threads = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(items.len());
-        let next = AtomicUsize::new(0);
-        let bad = Mutex::new(Ok(Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let result = is_bad(item);
-                        let mut bad = bad.lock().unwrap_or_else(PoisonError::into_inner);
-                        match (&mut *bad, result) {
-                            (Ok(list), Ok(true)) => list.push(item.clone()),
-                            (Ok(_), Ok(false)) => {}
-                            (Ok(_), Err(err)) => *bad = Err(err),
-                            (Err(_), _) => return,
-                        }
-                    }
-                });
-            }
-        });
-        bad.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn drop_verified(
         &self,
         blobs: Vec<BlobEntry>,
@@ -251,6 +197,7 @@ impl Inner {
             }
             transaction.execute("UPDATE directories SET complete = 0 WHERE complete = 1", params![])
         })?;
+        self.known.forget();
         self.cache.clear();
         Ok((bad_blobs.len() + bad_oci.len() + dropped) as u64)
     }
@@ -286,8 +233,10 @@ impl Inner {
                     };
                     transaction.prepare_cached(change)?.execute([id])?;
                 }
-                Ok(())
+                // Whoever took them for complete was wrong.
+                transaction.execute("UPDATE directories SET complete = 0 WHERE complete = 1", params![])
             })?;
+            self.known.forget();
             report.repaired += mend.len() as u64;
         }
         report.problems.extend(mend.into_iter().map(|(_, problem)| problem));
@@ -307,7 +256,7 @@ impl Inner {
         Ok(())
     }
 
-    fn realisation_rows(&self) -> Result<Vec<(i64, CacheKey, bool, Vec<u8>)>, StoreError> {
+    fn realisation_rows(&self) -> Result<Vec<RunRow>, StoreError> {
         self.index.read("list realisations", |connection| {
             connection
                 .prepare("SELECT id, key, kept, data FROM realisations")?

@@ -200,6 +200,9 @@ impl Store {
             if dry_run == DryRun::No {
                 inner.tidy(policy, &mut report)?;
                 report.used_after = inner.disk_use()?.total();
+            } else {
+                // Nothing need go; why each thing stays is worth the look only to somebody who asks.
+                Plan::make(inner, policy, u64::MAX)?.describe(&mut report);
             }
             return Ok(report);
         };

@@ -327,3 +327,26 @@ fn many_threads_write_the_same() {
         assert_eq!(read(&store, &BlobDigest::of(&content)), Some(content));
     }
 }
+
+#[test]
+fn what_a_lease_has_seen_is_complete_at_once_and_void_for_the_next() {
+    let (_folder, store) = new_store();
+    let lease = store.lease().expect("lease");
+    let small = store.put_bytes(b"small").expect("put");
+    let tree = put_dir(&store, vec![file_entry("f", small, 5)]);
+    let top = put_dir(&store, vec![dir_entry("d", tree)]);
+    let known = &store.0.inner.known;
+    assert!(known.has_blob(&small));
+    let directory = store.need_directory(&top.digest).expect("here");
+    assert!(known.has_all_of(&directory));
+    assert!(store.is_complete(&top.digest).expect("look"));
+    let second = store.lease().expect("second lease");
+    assert!(!known.has_blob(&small));
+    assert!(store.is_complete(&top.digest).expect("look"));
+    store.put_bytes(b"small").expect("put");
+    assert!(known.has_blob(&small));
+    drop((lease, second));
+    assert!(!known.has_blob(&small));
+    let absent = put_dir(&store, vec![file_entry("f", BlobDigest::of(b"absent"), 6)]);
+    assert!(!store.is_complete(&absent.digest).expect("look"));
+}

@@ -118,6 +118,7 @@ fn missing_and_short_files_are_damage() {
     let example = example();
     let store = &example.store;
     let large = store.blobs_dir().join(blob_path(&example.large));
+    std::fs::set_permissions(&large, std::fs::Permissions::from_mode(0o600)).expect("chmod");
     std::fs::OpenOptions::new()
         .write(true)
         .open(&large)
@@ -231,51 +232,85 @@ fn after_a_power_loss_what_was_not_synced_is_checked_before_use() {
     assert_eq!(left, 0);
 }
 
-#[test]
-fn a_full_disk_is_said_and_leaves_nothing_half_written() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: mounting a small file system needs root");
-        return;
-    }
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let mount = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=8m", "none"])
-        .arg(folder.path())
-        .status();
-    if !mount.is_ok_and(|status| status.success()) {
+/// A small file system of its own for a test; `None`, said out loud, where none can be mounted.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounting a small file system needs root");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("temporary folder");
+        if Self::run("mount", &["-t", "tmpfs", "-o", "size=8m", "none"], folder.path()) {
+            return Some(Self(folder));
+        }
         eprintln!("skipped: no tmpfs to be mounted here");
-        return;
+        None
     }
-    let result = std::panic::catch_unwind(|| {
-        let store = Store::open(&folder.path().join("store"), Access::ReadWrite).expect("open");
-        let kept = store.put_bytes(&bytes(1, 100_000)).expect("put");
-        store.flush().expect("flush");
-        let err = store.put_bytes(&bytes(2, 16 << 20)).expect_err("no room");
-        match err {
-            StoreError::Io { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::StorageFull),
-            other => panic!("{other:?}"),
-        }
-        let mut failed = false;
-        for seed in 0..600 {
-            failed |= store.put_bytes(&bytes(seed, 16_000)).is_err();
-        }
-        failed |= store.flush().is_err();
-        assert!(failed, "10 MB do not fit");
-        assert_eq!(read(&store, &kept), Some(bytes(1, 100_000)));
-        let root = store.root().to_owned();
-        drop(store);
-        let store = Store::open(&root, Access::ReadWrite).expect("open again");
-        assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
-        assert_eq!(read(&store, &kept), Some(bytes(1, 100_000)));
-        store.gc(&GcPolicy::default(), DryRun::No).expect("gc on a full disk");
-        store.put_bytes(&bytes(3, 100_000)).expect("room again");
-    });
-    let status = std::process::Command::new("umount")
-        .arg(folder.path())
-        .status()
-        .expect("umount");
-    assert!(status.success());
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
+
+    fn run(command: &str, arguments: &[&str], path: &std::path::Path) -> bool {
+        let status = std::process::Command::new(command).args(arguments).arg(path).status();
+        status.is_ok_and(|status| status.success())
     }
+
+    fn store(&self) -> std::path::PathBuf {
+        self.0.path().join("store")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        assert!(Self::run("umount", &[], self.0.path()), "umount");
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_nothing_half_written_needs_root() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let store = Store::open(&disk.store(), Access::ReadWrite).expect("open");
+    let kept = store.put_bytes(&bytes(1, 100_000)).expect("put");
+    store.flush().expect("flush");
+    let err = store.put_bytes(&bytes(2, 16 << 20)).expect_err("no room");
+    match err {
+        StoreError::Io { source, .. } => assert_eq!(source.kind(), std::io::ErrorKind::StorageFull),
+        other => panic!("{other:?}"),
+    }
+    let mut failed = false;
+    for seed in 0..600 {
+        failed |= store.put_bytes(&bytes(seed, 16_000)).is_err();
+    }
+    failed |= store.flush().is_err();
+    assert!(failed, "10 MB do not fit");
+    assert_eq!(read(&store, &kept), Some(bytes(1, 100_000)));
+    drop(store);
+    let store = Store::open(&disk.store(), Access::ReadWrite).expect("open again");
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+    assert_eq!(read(&store, &kept), Some(bytes(1, 100_000)));
+    store.gc(&GcPolicy::default(), DryRun::No).expect("gc on a full disk");
+    store.put_bytes(&bytes(3, 100_000)).expect("room again");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_can_be_read_needs_root() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let store = Store::open(&disk.store(), Access::ReadWrite).expect("open");
+    let small = store.put_bytes(b"small").expect("put");
+    let tree = put_dir(&store, vec![file_entry("f", small, 5)]).digest;
+    drop(store);
+    assert!(SmallDisk::run("mount", &["-o", "remount,ro"], disk.0.path()));
+    match Store::open(&disk.store(), Access::ReadWrite) {
+        Err(StoreError::Io { source, .. }) => assert_eq!(source.kind(), std::io::ErrorKind::ReadOnlyFilesystem),
+        other => panic!("{other:?}"),
+    }
+    let store = Store::open(&disk.store(), Access::ReadOnly).expect("open for reading");
+    assert_eq!(read(&store, &small).as_deref(), Some(&b"small"[..]));
+    assert!(store.is_complete(&tree).expect("look"));
+    store.usage().expect("usage");
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+    assert!(store.gc(&GcPolicy::default(), DryRun::Yes).expect("dry run").freed > 0);
+    assert!(matches!(
+        store.gc(&GcPolicy::default(), DryRun::No),
+        Err(StoreError::ReadOnly { .. })
+    ));
 }

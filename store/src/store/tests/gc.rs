@@ -91,7 +91,7 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn gc_keeps_exactly_what_is_reachable(shape in shape(), as_runs in any::<bool>(), flush in any::<bool>()) {
@@ -254,11 +254,7 @@ fn the_least_recently_used_goes_first_until_the_size_holds() {
         trees.push(tree);
     }
     // Found again, so newer than all others.
-    store
-        .0
-        .inner
-        .floor
-        .store(i64::MAX, std::sync::atomic::Ordering::Release);
+    store.0.inner.known.begin_lease(i64::MAX);
     assert!(store.realisation(&key(0)).expect("look").is_some());
     let limit = 8 << 20;
     let policy = GcPolicy {

@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod format;
 mod gc;
 
 use std::io::Read;
