@@ -34,3 +34,6 @@ pub use subrequest::{
     BuildError, LintEntry, LintResults, Location, Outline, OutlineArg, OutlineNeed, Position, Range, SourceEntry,
     TargetEntry, TargetList,
 };
+
+#[cfg(test)]
+mod tests;

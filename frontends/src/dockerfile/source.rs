@@ -102,19 +102,25 @@ impl SourceFile {
         let place = match (complaint.span, complaint.lines) {
             (Some(span), lines) => {
                 let (line, column) = self.position(span.start);
-                let last = lines.map_or(line, |lines| lines.last.max(line));
+                let lines = lines.unwrap_or(LineRange {
+                    first: line,
+                    last: line,
+                });
+                let width = self.caret_width(span, line);
                 Some(Place {
                     line,
                     column,
-                    last_line: last,
-                    width: self.caret_width(span, line),
+                    width,
+                    first_line: lines.first.min(line),
+                    last_line: lines.last.max(line),
                 })
             }
-            (None, Some(lines)) => Some(Place {
-                line: lines.first,
+            (None, Some(LineRange { first, last })) => Some(Place {
+                line: first,
                 column: 1,
-                last_line: lines.last,
                 width: 0,
+                first_line: first,
+                last_line: last,
             }),
             (None, None) => None,
         };
@@ -139,16 +145,25 @@ impl SourceFile {
         to_u32(text.trim_end().chars().count()).max(1)
     }
 
-    /// The lines of a place with their surroundings, the place itself marked.
+    /// The lines of an instruction with their surroundings, the instruction marked. Of a long one, the start and what
+    /// is around the place.
     fn excerpt(&self, place: &Place) -> String {
         const AROUND: u32 = 2;
-        const LONGEST: u32 = 12;
-        let last = place.last_line.min(place.line + LONGEST);
-        let first = place.line.saturating_sub(AROUND).max(1);
+        const LONGEST: u32 = 8;
         let mut text = String::from("--------------------\n");
-        for number in first..=last.saturating_add(AROUND) {
+        let mut skipped = false;
+        for number in place.first_line.saturating_sub(AROUND).max(1)..=place.last_line.saturating_add(AROUND) {
+            let far = number > place.first_line + AROUND && number.abs_diff(place.line) > LONGEST;
+            if far {
+                if !skipped {
+                    text.push_str("     | ...\n");
+                }
+                skipped = true;
+                continue;
+            }
+            skipped = false;
             let Some(line) = self.line(number) else { break };
-            let marked = (place.line..=last).contains(&number);
+            let marked = (place.first_line..=place.last_line).contains(&number);
             let mark = if marked { ">>>" } else { "   " };
             text.push_str(format!("{number:4} | {mark} {line}").trim_end());
             text.push('\n');
@@ -171,10 +186,12 @@ pub struct Place {
     pub line: u32,
     /// The column, in characters.
     pub column: u32,
-    /// The last line of the instruction at fault.
-    pub last_line: u32,
-    /// How many characters of the first line are at fault; zero for whole lines.
+    /// How many characters of the line are at fault; zero for whole lines.
     pub width: u32,
+    /// The first line of the instruction.
+    pub first_line: u32,
+    /// The last line of the instruction.
+    pub last_line: u32,
 }
 
 /// One complaint about a file, ready to be shown.
@@ -292,6 +309,23 @@ mod tests {
         --------------------
         help: try RUN
         ");
+    }
+
+    #[test]
+    fn a_long_instruction_shows_its_start() {
+        let text: String = (1..40).map(|n| format!("word{n} \\\n")).collect();
+        let file = SourceFile::new("Dockerfile", format!("FROM a\nRUN {text}x\n").as_bytes());
+        let at = u32::try_from(text.find("word30").expect("there")).expect("small") + 11;
+        let complaint = Complaint::new("no")
+            .at(Span { start: at, end: at + 6 })
+            .on(LineRange { first: 2, last: 41 });
+        let shown = file.diagnostic(&complaint).to_string();
+        assert!(shown.starts_with("Dockerfile:31:1: no\n"), "{shown}");
+        assert!(
+            shown.contains("   2 | >>> RUN word1 \\\n") && shown.contains("     | ...\n"),
+            "{shown}"
+        );
+        assert!(shown.contains("  31 | >>> word30 \\\n     |     ^^^^^^\n"), "{shown}");
     }
 
     #[test]

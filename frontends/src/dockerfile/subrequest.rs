@@ -207,7 +207,7 @@ impl LintResults {
         let place = errors.iter().find_map(|error| error.place);
         let location = place.map(|place| {
             Location::of(LineRange {
-                first: place.line,
+                first: place.first_line,
                 last: place.last_line,
             })
         });

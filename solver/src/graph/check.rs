@@ -53,13 +53,6 @@ fn optional(what: &'static str, index: i64, limit: usize) -> Result<(), Flaw> {
     }
 }
 
-fn required(what: &'static str, index: i64, limit: usize) -> Result<(), Flaw> {
-    if index == -1 {
-        return Err(Flaw::Index { what, index, limit });
-    }
-    optional(what, index, limit)
-}
-
 /// Counts outputs that must be numbered 0, 1, 2 … without holes or doubles.
 fn count_outputs(what: &'static str, outputs: impl Iterator<Item = i64>) -> Result<usize, Flaw> {
     let mut numbers: Vec<i64> = outputs.filter(|&output| output != -1).collect();
@@ -84,7 +77,12 @@ fn check_exec(exec: &pb::ExecOp, inputs: usize) -> Result<usize, Flaw> {
     for mount in &exec.mounts {
         optional("mount input", mount.input, inputs)?;
     }
-    count_outputs("mount output", exec.mounts.iter().map(|mount| mount.output))
+    // Clients leave the output of secrets and sockets at 0; these mounts have none.
+    let has_outputs = |mount: &&pb::Mount| !matches!(mount.mount_type(), pb::MountType::Secret | pb::MountType::Ssh);
+    count_outputs(
+        "mount output",
+        exec.mounts.iter().filter(has_outputs).map(|mount| mount.output),
+    )
 }
 
 fn check_file(file: &pb::FileOp, inputs: usize) -> Result<usize, Flaw> {
@@ -97,7 +95,8 @@ fn check_file(file: &pb::FileOp, inputs: usize) -> Result<usize, Flaw> {
         optional("action input", action.input, limit)?;
         let owner = match action.action.as_ref().ok_or(Flaw::Missing("known file action"))? {
             Action::Copy(copy) => {
-                required("copy source", action.secondary_input, limit)?;
+                // Copying out of the empty tree is legal: a stage may be empty.
+                optional("copy source", action.secondary_input, limit)?;
                 copy.owner.as_ref()
             }
             Action::Mkfile(file) => file.owner.as_ref(),

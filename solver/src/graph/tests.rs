@@ -228,10 +228,32 @@ fn ops_that_lack_something_are_refused() {
         })),
     };
     let file = |action| op(pb::op::Op::File(pb::FileOp { actions: vec![action] }), &[]);
-    let message = "target `app`: copy source -1 of `copy a b` does not exist (there are 0)";
-    assert_eq!(alone(file(copy(-1, -1))), message);
+    let message = "target `app`: copy source 3 of `copy a b` does not exist (there are 0)";
+    assert_eq!(alone(file(copy(-1, 3))), message);
     let message = "target `app`: action input 0 of `copy a b` does not exist (there are 0)";
     assert_eq!(alone(file(copy(0, -1))), message, "an action cannot build upon itself");
+}
+
+#[test]
+fn what_clients_write_and_means_nothing_is_taken() {
+    // A copy out of the empty tree, and a secret whose output nobody set.
+    let copy = pb::FileAction {
+        input: -1,
+        secondary_input: -1,
+        output: 0,
+        action: Some(Action::Copy(pb::FileActionCopy::default())),
+    };
+    let file = pb::op::Op::File(pb::FileOp { actions: vec![copy] });
+    assert_eq!(super::check::check(&file, 0).ok(), Some(1));
+    let pb::op::Op::Exec(mut exec) = exec(&["x"], &[0]) else {
+        panic!("an exec")
+    };
+    exec.mounts.push(pb::Mount {
+        input: -1,
+        mount_type: pb::MountType::Secret.into(),
+        ..Default::default()
+    });
+    assert_eq!(super::check::check(&pb::op::Op::Exec(exec), 1).ok(), Some(1));
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! COPY and ADD.
 
-use std::collections::BTreeMap;
-
 use cbs_solver::patterns::clean_path;
 use cbs_solver::{llb, pb};
 
@@ -14,7 +12,9 @@ use super::super::source::Complaint;
 use super::Convert;
 use super::context::git_op;
 use super::graph::{FileStep, NONE, NodeId, NodeOp, named};
+use super::mode::{chmod, owner};
 use super::paths::{self, Trailing};
+use super::remote::{complete_git, http_source, is_digest, is_http};
 use super::state::{Layer, StageId, StageState};
 
 /// A COPY or ADD on its way.
@@ -361,65 +361,6 @@ fn history_text(cmd: &Transferring<'_>, expanded: &Expanded) -> String {
     words.join(" ")
 }
 
-/// An owner as `user[:group]`, by name or number. `root` is 0 without looking; an empty part is 0 too.
-pub(super) fn owner(text: &str) -> pb::ChownOpt {
-    let part = |name: &str| {
-        let user = match name.parse::<i32>() {
-            Ok(id) => pb::user_opt::User::ById(id.cast_unsigned()),
-            Err(_) if name == "root" || name.is_empty() => pb::user_opt::User::ById(0),
-            Err(_) => pb::user_opt::User::ByName(pb::NamedUserOpt {
-                name: name.to_owned(),
-                input: NONE,
-            }),
-        };
-        Some(pb::UserOpt { user: Some(user) })
-    };
-    match text.split_once(':') {
-        Some((user, group)) => pb::ChownOpt {
-            user: part(user),
-            group: part(group),
-        },
-        None => pb::ChownOpt {
-            user: part(text),
-            group: None,
-        },
-    }
-}
-
-/// A mode as a number, or -1 and the symbolic text.
-fn chmod(text: &str) -> Result<(i32, String), String> {
-    if text.is_empty() {
-        return Ok((-1, String::new()));
-    }
-    let bad = || format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
-    let is_octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-    if is_octal || text.starts_with(|c: char| c.is_ascii_digit()) {
-        let mode = i32::from_str_radix(text, 8)
-            .ok()
-            .filter(|mode| is_octal && *mode <= 0o7777);
-        return mode.map(|mode| (mode, String::new())).ok_or_else(bad);
-    }
-    if is_symbolic_mode(text) {
-        Ok((0, text.to_owned()))
-    } else {
-        Err(format!(
-            "invalid chmod parameter: '{text}'. it should be octal, or symbolic such as u+x,go=r"
-        ))
-    }
-}
-
-/// `u+x,go=rX-w`: clauses of who, and one or more operators with permissions.
-fn is_symbolic_mode(text: &str) -> bool {
-    text.split(',').all(|clause| {
-        let operations = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-        let is_permission = |c: char| "rwxXstugo".contains(c);
-        operations.starts_with(['+', '-', '='])
-            && operations
-                .split(['+', '-', '='])
-                .all(|permissions| permissions.chars().all(is_permission))
-    })
-}
-
 fn check_checksum(cmd: &Transferring<'_>, expanded: &Expanded) -> Result<(), Complaint> {
     let Which::Add {
         checksum: Some(word), ..
@@ -444,73 +385,6 @@ fn check_checksum(cmd: &Transferring<'_>, expanded: &Expanded) -> Result<(), Com
     Ok(())
 }
 
-/// `algorithm:hex` with as many digits as the algorithm makes.
-fn is_digest(text: &str) -> bool {
-    let Some((algorithm, hex)) = text.split_once(':') else {
-        return false;
-    };
-    let length = match algorithm {
-        "sha256" => 64,
-        "sha384" => 96,
-        "sha512" => 128,
-        _ => return false,
-    };
-    hex.len() == length
-        && hex
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-}
-
-/// Joins what the flags say about a git source with what its URL says.
-fn complete_git(mut git: GitRef, keep_git_dir: Option<bool>, checksum: &str) -> Result<GitRef, Complaint> {
-    match (keep_git_dir, git.keep_git_dir) {
-        (Some(flag), Some(query)) if flag != query => {
-            return Err(Complaint::new("inconsistent keep-git-dir configuration"));
-        }
-        (Some(flag), None) => git.keep_git_dir = Some(flag),
-        _ => {}
-    }
-    if !checksum.is_empty() && !git.checksum.is_empty() && git.checksum != checksum {
-        let message = format!("checksum mismatch {} != {}", quote(checksum), quote(&git.checksum));
-        return Err(Complaint::new(message));
-    }
-    if git.checksum.is_empty() {
-        checksum.clone_into(&mut git.checksum);
-    }
-    git.mtime.clear();
-    Ok(git)
-}
-
-/// Whether a source is a download; git repositories over http are none.
-pub(super) fn is_http(source: &str) -> bool {
-    let is_url = source.starts_with("http://") || source.starts_with("https://");
-    is_url && matches!(GitRef::parse(source), Ok(None))
-}
-
-/// The source op of a download, and the name of its file: the last part of the URL's path.
-pub(super) fn http_source(url: &str, checksum: &str) -> (pb::SourceOp, String) {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let path = rest.find('/').map_or("", |slash| &rest[slash..]);
-    let decoded = super::super::git_ref::unescape(path).unwrap_or_default();
-    let cleaned = clean_path(&decoded);
-    let file = match cleaned.rsplit('/').next() {
-        None | Some("" | ".") => "__unnamed__".to_owned(),
-        Some(name) => name.to_owned(),
-    };
-    let mut attrs = BTreeMap::from([("http.filename".to_owned(), file.clone())]);
-    if !checksum.is_empty() {
-        attrs.insert("http.checksum".to_owned(), checksum.to_owned());
-    }
-    (
-        pb::SourceOp {
-            identifier: url.to_owned(),
-            attrs,
-        },
-        file,
-    )
-}
-
 /// Whether a path holds a wildcard that no backslash protects.
 fn has_wildcards(path: &str) -> bool {
     let mut chars = path.chars();
@@ -522,52 +396,4 @@ fn has_wildcards(path: &str) -> bool {
         }
     }
     false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn modes() {
-        assert_eq!(chmod(""), Ok((-1, String::new())));
-        assert_eq!(chmod("0755"), Ok((0o755, String::new())));
-        assert_eq!(chmod("7777"), Ok((0o7777, String::new())));
-        for symbolic in ["u+x", "go=", "a+rX,u-w", "=rw,+X", "u=rwx,go=u-w", "+t"] {
-            assert_eq!(chmod(symbolic), Ok((0, symbolic.to_owned())), "{symbolic}");
-        }
-        for bad in ["10000", "9z9", "8", "u", "u+q", "u+x,", ",u+x", "rwx", "07x"] {
-            assert!(chmod(bad).is_err_and(|message| message.contains(bad)), "{bad}");
-        }
-    }
-
-    #[test]
-    fn owners() {
-        use pb::user_opt::User;
-        let read = |text: &str| {
-            let owner = owner(text);
-            (
-                owner.user.and_then(|user| user.user),
-                owner.group.map(|group| group.user),
-            )
-        };
-        let named = |name: &str| {
-            Some(User::ByName(pb::NamedUserOpt {
-                name: name.into(),
-                input: -1,
-            }))
-        };
-        assert_eq!(read("5"), (Some(User::ById(5)), None));
-        assert_eq!(read("app:root"), (named("app"), Some(Some(User::ById(0)))));
-        assert_eq!(read(":grp"), (Some(User::ById(0)), Some(named("grp"))));
-    }
-
-    #[test]
-    fn names_of_downloads() {
-        let name = |url: &str| http_source(url, "").1;
-        assert_eq!(name("http://h/a/b.tar?x=/y"), "b.tar");
-        assert_eq!(name("https://h/a%20b/"), "a b");
-        assert_eq!(name("http://h"), "__unnamed__");
-        assert_eq!(name("http://h/"), "__unnamed__");
-    }
 }

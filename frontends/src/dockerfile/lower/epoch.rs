@@ -10,8 +10,8 @@ use super::super::shell::{Shell, Variables};
 use super::super::source::Complaint;
 use super::Convert;
 use super::context::{context_source, git_op, git_source};
-use super::copy::{http_source, is_http};
 use super::env::Env;
+use super::remote::{http_source, is_http};
 use super::stages::{SCRATCH, shell_complaint};
 
 const NAME: &str = "SOURCE_DATE_EPOCH";

@@ -10,14 +10,20 @@
 mod config;
 mod context;
 mod copy;
+mod declare;
 mod dispatch;
 mod env;
 mod epoch;
 mod expose;
 mod graph;
+mod link;
+mod mode;
+mod mounts;
 mod names;
 mod outline;
 mod paths;
+mod questions;
+mod remote;
 mod resolve;
 mod run;
 mod stages;
@@ -41,7 +47,7 @@ use super::source::{Complaint, SourceFile};
 
 pub use self::context::context_definition;
 pub(super) use self::outline::{OutlineArg, OutlineData, OutlineNeed};
-pub(super) use self::resolve::{Questions, Resolver};
+pub(super) use self::questions::{Questions, Resolver};
 pub use self::state::BaseImage;
 
 /// What every platform of a build shares.

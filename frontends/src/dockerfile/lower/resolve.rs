@@ -1,84 +1,30 @@
 //! Base images and named contexts: asking for their configs, and making nodes of the answers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cbs_image::config::{ContainerConfig, ImageConfig};
 use cbs_image::platform::Platform;
 use cbs_image::reference::Reference;
 use cbs_solver::patterns::parse_ignore_file;
-use cbs_solver::{BoxFuture, pb};
+use cbs_solver::pb;
 use cbs_store::Sha256Digest;
-use futures_util::future::{FutureExt, Shared, join_all};
+use futures_util::future::join_all;
 
 use super::super::go::quote;
 use super::super::lint::check_base_platform;
 use super::super::options::NamedContext;
-use super::super::resolver::{ImageRequest, ImageStore, MetaResolver, ResolveError, ResolveMode, ResolvedImage};
+use super::super::resolver::{ImageRequest, ImageStore, ResolveMode};
 use super::super::source::Complaint;
 use super::context::git_source;
 use super::env::split_pair;
 use super::graph::{LocalSource, NodeId, NodeOp, named};
+use super::questions::Questions;
 use super::stages::SCRATCH;
 use super::state::{BaseImage, StageId, StageKind, StageState};
 use super::{Convert, platform_of};
 
 /// Where a stage without PATH looks for programs.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-pub(in super::super) type Answer = Result<Arc<ResolvedImage>, Arc<ResolveError>>;
-
-/// The outside world as conversions see it.
-pub(in super::super) trait Questions: Send + Sync {
-    fn image(&self, request: ImageRequest) -> BoxFuture<'_, Answer>;
-
-    fn ignore_file<'a>(&'a self, local: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, ResolveError>>;
-
-    fn source_time(&self, source: pb::SourceOp) -> BoxFuture<'_, Result<Option<i64>, ResolveError>>;
-}
-
-/// Asks for each image once, however many stages and platforms want it.
-pub(in super::super) struct Resolver<'r> {
-    inner: &'r dyn MetaResolver,
-    asked: Mutex<HashMap<ImageRequest, Shared<BoxFuture<'r, Answer>>>>,
-}
-
-impl<'r> Resolver<'r> {
-    pub(in super::super) fn new(inner: &'r dyn MetaResolver) -> Self {
-        Self {
-            inner,
-            asked: Mutex::new(HashMap::new()),
-        }
-    }
-
-    fn ask(&self, request: &ImageRequest) -> Shared<BoxFuture<'r, Answer>> {
-        let inner = self.inner;
-        let request = request.clone();
-        async move { inner.image_config(request).await.map(Arc::new).map_err(Arc::new) }
-            .boxed()
-            .shared()
-    }
-}
-
-impl Questions for Resolver<'_> {
-    fn image(&self, request: ImageRequest) -> BoxFuture<'_, Answer> {
-        // A panic while the lock was held left the map whole: it only ever grows by one entry.
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = asked
-            .entry(request)
-            .or_insert_with_key(|request| self.ask(request))
-            .clone();
-        Box::pin(answer)
-    }
-
-    fn ignore_file<'a>(&'a self, local: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, ResolveError>> {
-        self.inner.ignore_file(local)
-    }
-
-    fn source_time(&self, source: pb::SourceOp) -> BoxFuture<'_, Result<Option<i64>, ResolveError>> {
-        self.inner.source_time(source)
-    }
-}
 
 /// What a stage turned out to be built on.
 #[derive(Default)]
@@ -117,18 +63,23 @@ enum LoadedSource {
 /// A question in flight.
 enum Question {
     Answered(Box<Loaded>),
-    Image {
-        request: ImageRequest,
-        origin: String,
-        context: Option<String>,
-        layout: Option<(String, Reference)>,
-    },
+    Image(Box<ImageQuestion>),
     Local {
         name: String,
         key: String,
         shared_key: String,
         session: Option<String>,
     },
+}
+
+struct ImageQuestion {
+    request: ImageRequest,
+    /// What the file or the option says.
+    origin: String,
+    /// The key of the named context that asks.
+    context: Option<String>,
+    /// The layout that holds the image, and the name it goes by.
+    layout: Option<(String, Reference)>,
 }
 
 impl<'a> Convert<'a> {
@@ -204,12 +155,12 @@ impl<'a> Convert<'a> {
             store: ImageStore::Registry,
             label,
         };
-        Ok(Some(Question::Image {
+        Ok(Some(Question::Image(Box::new(ImageQuestion {
             request,
             origin: name.clone(),
             context: None,
             layout: None,
-        }))
+        }))))
     }
 
     fn context_question(&self, key: &str, context: &NamedContext, platform: Platform) -> Result<Question, Complaint> {
@@ -239,12 +190,12 @@ impl<'a> Convert<'a> {
                     store: ImageStore::Registry,
                     label,
                 };
-                Question::Image {
+                Question::Image(Box::new(ImageQuestion {
                     request,
                     origin: written.clone(),
                     context: Some(key.to_owned()),
                     layout: None,
-                }
+                }))
             }
             NamedContext::OciLayout { store, digest, tag } => {
                 // The name in the reference means nothing; it is what messages show.
@@ -269,12 +220,12 @@ impl<'a> Convert<'a> {
                     store: kept,
                     label,
                 };
-                Question::Image {
+                Question::Image(Box::new(ImageQuestion {
                     request,
                     origin: store.clone(),
                     context: Some(key.to_owned()),
                     layout,
-                }
+                }))
             }
             NamedContext::Local { name, shared_key } => {
                 let session = self.input.options.local_sessions.get(name).cloned();
@@ -409,12 +360,13 @@ impl<'a> Convert<'a> {
 async fn answer(resolver: &dyn Questions, question: Question) -> Result<Loaded, Complaint> {
     match question {
         Question::Answered(loaded) => Ok(*loaded),
-        Question::Image {
-            request,
-            origin,
-            context,
-            layout,
-        } => {
+        Question::Image(question) => {
+            let ImageQuestion {
+                request,
+                origin,
+                context,
+                layout,
+            } = *question;
             let (asked, platform, mode) = (request.reference.clone(), request.platform.clone(), request.mode);
             let found = resolver.image(request).await;
             let found = found.map_err(|error| Complaint::new(format!("{origin}: {}", error.chain())))?;

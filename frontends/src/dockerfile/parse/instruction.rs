@@ -1,18 +1,13 @@
 //! One joined line to one instruction.
 
-use cbs_image::config::Healthcheck;
-
 use super::super::ast::{
-    Add, Alias, ArgItem, Body, CommandForm, CommandLine, Copy, Device, From, Head, Heredoc, Network, Pair, PairForm,
-    RawMount, Run, Security, Transfer, Word, description,
+    Alias, ArgItem, Body, CommandForm, CommandLine, From, Head, Heredoc, Pair, PairForm, Word, description,
 };
-use super::super::go::{self, Case, quote, suggest};
+use super::super::go::{Case, quote, suggest};
 use super::super::source::{Complaint, Spanned};
 use super::flags::{Flags, Kind};
-use super::heredoc::parse_word;
 use super::json::{JsonForm, parse_json};
 use super::line::{Line, Part};
-use super::mount;
 use super::words::{split_blanks, split_command, split_once, split_quoted};
 
 const NAMES: [&str; 18] = [
@@ -39,9 +34,9 @@ const NAMES: [&str; 18] = [
 /// A line split into name, flags and the rest.
 pub(super) struct Statement<'a> {
     line: Part<'a>,
-    keyword: Part<'a>,
-    flags: Vec<Word>,
-    rest: Part<'a>,
+    pub(super) keyword: Part<'a>,
+    pub(super) flags: Vec<Word>,
+    pub(super) rest: Part<'a>,
 }
 
 /// An instruction's text in either form.
@@ -69,7 +64,7 @@ impl<'a> Statement<'a> {
         Spanned::new(self.keyword.text().to_owned(), self.keyword.span())
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.keyword.text().to_uppercase()
     }
 
@@ -137,7 +132,7 @@ impl<'a> Statement<'a> {
         Flags::parse(&self.flags, &[]).map(|_| ())
     }
 
-    fn needs(&self, what: &str) -> Complaint {
+    pub(super) fn needs(&self, what: &str) -> Complaint {
         Complaint::new(format!("{} requires {what}", self.name())).at(self.keyword.span())
     }
 
@@ -155,7 +150,7 @@ impl<'a> Statement<'a> {
         Ok(word)
     }
 
-    fn command_line(&self, part: Part<'_>, heredocs: Vec<Heredoc>) -> Result<CommandLine, Complaint> {
+    pub(super) fn command_line(&self, part: Part<'_>, heredocs: Vec<Heredoc>) -> Result<CommandLine, Complaint> {
         Ok(match self.form(part)? {
             Form::Exec(words) => CommandLine {
                 args: values(words),
@@ -180,7 +175,7 @@ impl<'a> Statement<'a> {
         Ok(command)
     }
 
-    fn words_or_json(&self) -> Result<Vec<Word>, Complaint> {
+    pub(super) fn words_or_json(&self) -> Result<Vec<Word>, Complaint> {
         Ok(match self.form(self.rest)? {
             Form::Exec(words) => words,
             Form::Text => split_blanks(self.rest),
@@ -368,227 +363,8 @@ impl<'a> Statement<'a> {
         }
         Ok(expression)
     }
-
-    fn transfer(&self, flags: &Flags, heredocs: Vec<Heredoc>) -> Result<Transfer, Complaint> {
-        let mut words = self.words_or_json()?;
-        let destination = words.pop().unwrap_or_default();
-        if parse_word(&destination.value).is_some() {
-            let message = format!("{} cannot accept a heredoc as a destination", self.name());
-            return Err(Complaint::new(message).at(destination.span));
-        }
-        let mut transfer = Transfer {
-            destination,
-            chown: flags.value("chown"),
-            chmod: flags.value("chmod"),
-            link: flags.switch("link").unwrap_or(false),
-            exclude: flags.all("exclude").map(|word| word.value.clone()).collect(),
-            ..Transfer::default()
-        };
-        for word in words {
-            let Some(opening) = parse_word(&word.value) else {
-                transfer.sources.push(word);
-                continue;
-            };
-            // The last document of a name serves every word of it.
-            let found = heredocs.iter().rev().find(|document| document.name == opening.name);
-            let content = found.map(|document| document.content.clone()).unwrap_or_default();
-            transfer.documents.push(Heredoc { content, ..opening });
-        }
-        Ok(transfer)
-    }
-
-    fn count_paths(&self) -> Result<(), Complaint> {
-        if self.words_or_json()?.len() >= 2 {
-            return Ok(());
-        }
-        let message = format!(
-            "{} requires at least two arguments, but only one was provided. Destination could not be determined",
-            self.name()
-        );
-        Err(Complaint::new(message).at(self.keyword.span()))
-    }
-
-    fn add(&self, heredocs: Vec<Heredoc>) -> Result<Add, Complaint> {
-        self.count_paths()?;
-        let known = [
-            ("chown", Kind::Value),
-            ("chmod", Kind::Value),
-            ("link", Kind::Switch),
-            ("keep-git-dir", Kind::Switch),
-            ("checksum", Kind::Value),
-            ("unpack", Kind::Switch),
-            ("exclude", Kind::Values),
-        ];
-        let flags = Flags::parse(&self.flags, &known)?;
-        Ok(Add {
-            transfer: self.transfer(&flags, heredocs)?,
-            keep_git_dir: flags.switch("keep-git-dir"),
-            checksum: flags.value("checksum"),
-            unpack: flags.switch("unpack"),
-        })
-    }
-
-    fn copy(&self, heredocs: Vec<Heredoc>) -> Result<Copy, Complaint> {
-        self.count_paths()?;
-        let known = [
-            ("chown", Kind::Value),
-            ("from", Kind::Value),
-            ("chmod", Kind::Value),
-            ("link", Kind::Switch),
-            ("exclude", Kind::Values),
-            ("parents", Kind::Switch),
-        ];
-        let flags = Flags::parse(&self.flags, &known)?;
-        Ok(Copy {
-            transfer: self.transfer(&flags, heredocs)?,
-            from: flags.value("from"),
-            parents: flags.switch("parents").unwrap_or(false),
-        })
-    }
-
-    fn run(&self, heredocs: Vec<Heredoc>) -> Result<Run, Complaint> {
-        let command = self.command_line(self.rest, heredocs)?;
-        let known = [
-            ("mount", Kind::Values),
-            ("network", Kind::Value),
-            ("security", Kind::Value),
-            ("device", Kind::Values),
-        ];
-        let flags = Flags::parse(&self.flags, &known)?;
-        let mounts = flags.all("mount").map(|text| {
-            let from = mount::source_of(&text.value).map_err(|message| Complaint::new(message).at(text.span))?;
-            Ok(RawMount {
-                text: text.clone(),
-                from,
-            })
-        });
-        let network = match flags.get("network") {
-            None => Network::Default,
-            Some(word) => match word.value.as_str() {
-                "default" => Network::Default,
-                "none" => Network::None,
-                "host" => Network::Host,
-                other => {
-                    return Err(Complaint::new(format!("invalid network mode {}", quote(other))).at(word.span));
-                }
-            },
-        };
-        let security = match flags.get("security") {
-            None => Security::Sandbox,
-            Some(word) => match word.value.as_str() {
-                "sandbox" => Security::Sandbox,
-                "insecure" => Security::Insecure,
-                other => return Err(Complaint::new(format!("security {} is not valid", quote(other))).at(word.span)),
-            },
-        };
-        Ok(Run {
-            command,
-            mounts: mounts.collect::<Result<_, Complaint>>()?,
-            network,
-            security,
-            devices: flags.all("device").map(device).collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn healthcheck(&self) -> Result<Healthcheck, Complaint> {
-        let text = self.rest.text();
-        if text.is_empty() {
-            return Err(self.needs("at least one argument"));
-        }
-        let end = text.find(char::is_whitespace).unwrap_or(text.len());
-        let command = self.command_line(self.rest.from(end).trim(), Vec::new())?;
-        let kind = text[..end].to_uppercase();
-        if kind == "NONE" {
-            if !command.args.is_empty() {
-                return Err(Complaint::new("HEALTHCHECK NONE takes no arguments").at(self
-                    .rest
-                    .from(end)
-                    .trim()
-                    .span()));
-            }
-            return Ok(Healthcheck {
-                test: vec![kind],
-                ..Healthcheck::default()
-            });
-        }
-        let names = ["interval", "timeout", "start-period", "start-interval", "retries"];
-        let flags = Flags::parse(&self.flags, &names.map(|name| (name, Kind::Value)))?;
-        if kind != "CMD" {
-            let message = format!("Unknown type {} in HEALTHCHECK (try CMD)", quote(&kind));
-            return Err(Complaint::new(message).at(self.rest.part(0, end).span()));
-        }
-        if command.args.is_empty() {
-            return Err(Complaint::new("Missing command after HEALTHCHECK CMD").at(self.rest.span()));
-        }
-        let kind = match command.form {
-            CommandForm::Exec => "CMD",
-            CommandForm::Shell => "CMD-SHELL",
-        };
-        let mut test = vec![kind.to_owned()];
-        test.extend(command.args);
-        Ok(Healthcheck {
-            test,
-            interval: interval(&flags, "interval")?,
-            timeout: interval(&flags, "timeout")?,
-            start_period: interval(&flags, "start-period")?,
-            start_interval: interval(&flags, "start-interval")?,
-            retries: retries(&flags)?,
-        })
-    }
 }
 
 fn values(words: Vec<Word>) -> Vec<String> {
     words.into_iter().map(|word| word.value).collect()
-}
-
-fn interval(flags: &Flags, name: &str) -> Result<i64, Complaint> {
-    let Some(word) = flags.value(name) else { return Ok(0) };
-    let nanoseconds = go::parse_duration(&word.value)
-        .ok_or_else(|| Complaint::new(format!("invalid duration {} for --{name}", quote(&word.value))).at(word.span))?;
-    if nanoseconds != 0 && nanoseconds < 1_000_000 {
-        return Err(Complaint::new(format!("Interval {} cannot be less than 1ms", quote(name))).at(word.span));
-    }
-    Ok(nanoseconds)
-}
-
-fn retries(flags: &Flags) -> Result<i64, Complaint> {
-    let Some(word) = flags.value("retries") else {
-        return Ok(0);
-    };
-    match word.value.parse::<i32>() {
-        Ok(count) if count >= 0 => Ok(count.into()),
-        Ok(count) => Err(Complaint::new(format!("--retries cannot be negative ({count})")).at(word.span)),
-        Err(_) => Err(Complaint::new(format!("invalid number {} for --retries", quote(&word.value))).at(word.span)),
-    }
-}
-
-/// `NAME`, `name=NAME`, and `required`.
-fn device(word: &Word) -> Result<Device, Complaint> {
-    let complain = |message: String| Complaint::new(message).at(word.span);
-    let fields = go::csv_fields(&word.value).ok_or_else(|| complain("failed to parse csv devices".to_owned()))?;
-    let mut device = Device::default();
-    for field in fields {
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key.to_lowercase(), Some(value)),
-            None => (field.to_lowercase(), None),
-        };
-        match (key.as_str(), value) {
-            ("required", None) => device.required = true,
-            ("required", Some(value)) => {
-                device.required =
-                    go::parse_bool(value).ok_or_else(|| complain(format!("invalid value for required: {value}")))?;
-            }
-            ("name", Some(value)) if device.name.is_empty() => device.name = value.to_owned(),
-            ("name", Some(_)) => return Err(complain(format!("device name already set to {}", device.name))),
-            // A name such as `vendor.com/gpu=0` holds an equals sign itself.
-            _ if device.name.is_empty() => device.name = field,
-            (_, None) => return Err(complain(format!("invalid field '{field}' must be a key=value pair"))),
-            (key, Some(_)) => {
-                let hint = suggest(key, ["name", "required"], Case::Sensitive);
-                let hint = hint.map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default();
-                return Err(complain(format!("unexpected key '{key}' in '{field}'{hint}")));
-            }
-        }
-    }
-    Ok(device)
 }

@@ -7,12 +7,14 @@
 //! A line that cannot be read leaves a complaint, and parsing goes on behind it: all complaints of a file are found in
 //! one pass.
 
+mod files;
 mod flags;
 mod heredoc;
 mod instruction;
 mod json;
 mod line;
 pub(crate) mod mount;
+mod process;
 mod words;
 
 pub(crate) use heredoc::parse_word as heredoc_word;
