@@ -343,3 +343,6 @@ fn report(
         unmet_limits,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,8 @@ pub(super) struct PreparedMount {
     pub(super) source: Source,
     /// Where, without symlinks.
     pub(super) target: PathBuf,
+    /// Why.
+    pub(super) purpose: CreatedFor,
 }
 
 /// Where a mount comes from.
@@ -148,6 +150,7 @@ fn one_mount(planned: PlannedMount<'_>, tree: &mut Tree) -> Result<PreparedMount
     Ok(PreparedMount {
         source,
         target: resolved,
+        purpose,
     })
 }
 

@@ -10,8 +10,9 @@ use super::error::SpecError;
 use super::plan::{NODEV, NOEXEC, NOSUID, RDONLY};
 use super::prepare::{PreparedMount, Source};
 use super::probe::GroupChange;
+use super::report::CreatedFor;
 use super::spec::{Access, ContainerSpec, Network, ProcessSpec, RlimitResource, Stdio};
-use super::step::{CStringArray, ExecPlan, Lookup, MountRef, NewFs, Slot, Step};
+use super::step::{CStringArray, ExecPlan, Lookup, MountRef, NewFs, Slot, Step, StreamSource};
 use super::sys::BpfInstruction;
 
 /// BuildKit's mask for new files.
@@ -111,9 +112,14 @@ impl Script {
             from: staged(0)?,
             attributes: RDONLY | NOSUID | NOEXEC | NODEV,
         }];
-        let mut attach = Vec::new();
+        let (mut system, mut callers) = (Vec::new(), Vec::new());
         for mount in inputs.mounts {
             let target = c_string("mount target", mount.target.as_os_str())?;
+            let attach = if mount.purpose == CreatedFor::System {
+                &mut system
+            } else {
+                &mut callers
+            };
             let mount = match &mount.source {
                 Source::Detached(fd) => MountRef::Parent(fd.as_raw_fd()),
                 // Made while the host's mounts are still there: in a user namespace the kernel allows a new proc or
@@ -144,7 +150,7 @@ impl Script {
         });
         self.steps.extend(copies);
         self.steps.push(Step::Detach(STAGE.to_owned()));
-        self.steps.extend(attach);
+        self.steps.extend(system);
         // Before /proc/sys is sealed, so that it becomes part of what is sealed.
         self.steps.extend(emulation);
         self.steps.extend(inputs.masked.iter().map(|&path| Step::Mask {
@@ -153,6 +159,14 @@ impl Script {
         }));
         self.steps
             .extend(inputs.sealed.iter().map(|&path| Step::Seal(path.to_owned())));
+        // Before the caller's mounts, one of which may cover /dev.
+        if matches!(spec.process.stdio, Stdio::Captured) {
+            self.steps.push(Step::SetStream {
+                stream: 0,
+                source: StreamSource::Null,
+            });
+        }
+        self.steps.extend(callers);
         if spec.rootfs_access == Access::ReadOnly {
             self.steps.push(Step::SealRoot);
         }
@@ -196,9 +210,18 @@ impl Script {
         // Still with root's capabilities, as runc does: a user may be put into a directory it could not enter.
         self.steps
             .push(Step::EnterCwd(c_string("working directory", inputs.cwd.as_os_str())?));
-        let [stdin, stdout, stderr] = streams(&spec.process.stdio, inputs.output);
-        for (stream, from) in [(0, stdin), (1, stdout), (2, stderr)] {
-            self.steps.push(Step::SetStream { stream, from });
+        let owner = spec.process.user.uid;
+        for (stream, from) in streams(&spec.process.stdio, inputs.output) {
+            self.steps.push(Step::SetStream { stream, source: from });
+        }
+        // So that a user who is not root can open /dev/stdout, as runc has it. What the caller passes in stays as it is.
+        match (&spec.process.stdio, owner) {
+            (_, 0) | (Stdio::Fds { .. }, _) => {}
+            (Stdio::Captured | Stdio::CapturedWithStdin(_), _) => {
+                self.steps
+                    .extend([1, 2].map(|stream| Step::OwnStream { stream, owner }));
+            }
+            (Stdio::Terminal(_), _) => self.steps.push(Step::OwnStream { stream: 0, owner }),
         }
         if matches!(spec.process.stdio, Stdio::Terminal(_)) {
             self.steps.push(Step::TakeTerminal);
@@ -234,13 +257,23 @@ fn staged(entry: usize) -> Result<CString, SpecError> {
     c_string("path", path.as_os_str())
 }
 
-fn streams(stdio: &Stdio, output: Option<[RawFd; 2]>) -> [Option<RawFd>; 3] {
-    let [stdout, stderr] = output.map_or([None, None], |[stdout, stderr]| [Some(stdout), Some(stderr)]);
+/// Where the standard streams lead, beside the null device.
+fn streams(stdio: &Stdio, output: Option<[RawFd; 2]>) -> Vec<(RawFd, StreamSource)> {
+    let from = |fd: RawFd| StreamSource::Descriptor(fd);
+    let captured = output.map_or(Vec::new(), |[stdout, stderr]| {
+        vec![(1, from(stdout)), (2, from(stderr))]
+    });
     match stdio {
-        Stdio::Captured => [None, stdout, stderr],
-        Stdio::CapturedWithStdin(stdin) => [Some(stdin.as_raw_fd()), stdout, stderr],
-        Stdio::Fds { stdin, stdout, stderr } => [stdin, stdout, stderr].map(|fd| Some(fd.as_raw_fd())),
-        Stdio::Terminal(terminal) => [Some(terminal.as_raw_fd()); 3],
+        Stdio::Captured => captured,
+        Stdio::CapturedWithStdin(stdin) => [vec![(0, from(stdin.as_raw_fd()))], captured].concat(),
+        Stdio::Fds { stdin, stdout, stderr } => {
+            vec![
+                (0, from(stdin.as_raw_fd())),
+                (1, from(stdout.as_raw_fd())),
+                (2, from(stderr.as_raw_fd())),
+            ]
+        }
+        Stdio::Terminal(terminal) => [0, 1, 2].map(|stream| (stream, from(terminal.as_raw_fd()))).into(),
     }
 }
 

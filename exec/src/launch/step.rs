@@ -98,12 +98,19 @@ pub(super) enum Step {
     EnterCwd(CString),
     /// Set the mask for new files.
     SetUmask(u32),
-    /// Make a descriptor a standard stream; `None` is the container's null device.
+    /// Set a standard stream.
     SetStream {
         /// 0, 1 or 2.
         stream: RawFd,
         /// What it becomes.
-        from: Option<RawFd>,
+        source: StreamSource,
+    },
+    /// Give a standard stream to a user, where that is possible.
+    OwnStream {
+        /// 0, 1 or 2.
+        stream: RawFd,
+        /// The user.
+        owner: u32,
     },
     /// Make stdin's terminal the controlling one.
     TakeTerminal,
@@ -133,6 +140,15 @@ pub(super) enum Step {
 /// A place of the child for a mount it has made, numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(pub(super) usize);
+
+/// What a standard stream becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamSource {
+    /// The container's null device, which is not the host's.
+    Null,
+    /// A descriptor.
+    Descriptor(RawFd),
+}
 
 /// A mount to attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +274,7 @@ impl Step {
             Self::EnterCwd(cwd) => ("chdir to", path(cwd)),
             Self::SetUmask(_) => ("set the umask of the", here()),
             Self::SetStream { stream, .. } => ("set up standard stream", stream.to_string().into()),
+            Self::OwnStream { stream, .. } => ("change the owner of standard stream", stream.to_string().into()),
             Self::TakeTerminal => ("take the controlling terminal of the", here()),
             Self::CloseInherited => ("close inherited descriptors of the", here()),
             Self::InstallFilter(_) => ("install the system call filter of the", here()),

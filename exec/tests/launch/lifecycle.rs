@@ -236,13 +236,15 @@ fn root_a_user_namespace_of_its_own_works() {
         outside: 0,
         count: u32::MAX,
     }];
-    let mut spec = world.script("cat /proc/self/uid_map | tr -s ' '; id -u; grep CapEff /proc/self/status; chown 5:6 /tmp; ls /sys/class | grep -c net; echo x > /dev/null; magic");
+    let mut spec = world.script("cat /proc/self/uid_map | tr -s ' '; id -u; grep CapEff /proc/self/status; chown 5:6 /tmp; ls /sys/class | grep -c net; echo x > /dev/null; magic arg");
     spec.user_namespace = Some(IdMappings {
         uids: all.clone(),
         gids: all,
     });
-    // Files that begin with these letters are run by the shell.
-    let registration = b":cbs-test:M::cbs magic::/bin/busybox:FP".to_vec();
+    // Files that begin with these letters are run by an echo that the container itself cannot see.
+    let echo = world.fresh("emulator").join("echo");
+    fs::copy(world.lower().join("bin/busybox"), &echo).expect("copy");
+    let registration = format!(":cbs-test:M::cbs magic::{}:F", echo.display()).into_bytes();
     spec.emulators = vec![Emulator { registration }];
     let magic = upper(&spec).join("usr/bin");
     fs::create_dir_all(&magic).expect("mkdir");

@@ -218,6 +218,14 @@ fn root_inner_mounts_come_after_outer_ones() {
 }
 
 #[test]
+fn root_even_dev_can_be_covered() {
+    let Some(world) = World::new() else { return };
+    let mut spec = world.script("ls -A /dev; cat; cat /proc/timer_list");
+    spec.mounts = vec![tmpfs("/dev", None)];
+    assert_eq!(world.success(&spec), "");
+}
+
+#[test]
 fn root_a_root_without_anything_gets_its_directories() {
     let Some(world) = World::new() else { return };
     let tree = world.fresh("tree");

@@ -129,6 +129,10 @@ fn root_users_and_groups_are_set() {
         CapEff:\t0000000000000000\nCapBnd:\t00000000a80425fb\n";
     let got = out.replace("groups=1001(app),27(video)", "groups=27(video),1001(app)");
     assert_eq!(got, want);
+    let mut again = world.script("echo out > /dev/stdout; echo err > /dev/stderr");
+    again.process.user = spec.process.user.clone();
+    let run = world.run(&again);
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\n", "err\n"));
     let made = fs::metadata(upper(&spec).join("tmp/mine")).expect("stat");
     assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (1000, 1001, 0o644));
 }

@@ -48,6 +48,7 @@ fn mounts() -> Vec<PreparedMount> {
         PreparedMount {
             source: Source::InChild(proc),
             target: "/proc".into(),
+            purpose: CreatedFor::System,
         },
         PreparedMount {
             source: Source::Private {
@@ -55,6 +56,7 @@ fn mounts() -> Vec<PreparedMount> {
                 attributes: RDONLY,
             },
             target: "/etc/hosts".into(),
+            purpose: CreatedFor::Mount,
         },
     ]
 }
@@ -103,18 +105,20 @@ copy the mount /dev/0
 copy the mount /dev/3
 unmount /dev
 mount at /proc
-mount at /etc/hosts
 mount at /proc/sys/fs/binfmt_misc
 mask /proc/kcore
 make read-only /proc/sys
+set up standard stream 0
+mount at /etc/hosts
 make read-only /
 set the host name h
 set resource limit number 7
 set the umask of the container
 chdir to /w
-set up standard stream 0
 set up standard stream 1
 set up standard stream 2
+change the owner of standard stream 1
+change the owner of standard stream 2
 close inherited descriptors of the container
 install the system call filter of the container
 limit the capabilities of the container

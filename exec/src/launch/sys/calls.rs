@@ -239,6 +239,10 @@ pub(super) fn fchdir(fd: RawFd) -> Result<(), Errno> {
     call!(libc::SYS_fchdir, fd).map(drop)
 }
 
+pub(super) fn fchown_user(fd: RawFd, uid: u32) -> Result<(), Errno> {
+    call!(libc::SYS_fchown, fd, uid, u32::MAX).map(drop)
+}
+
 pub(super) fn setsid() -> Result<(), Errno> {
     call!(libc::SYS_setsid).map(drop)
 }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::super::step::{ExecOutcome, ExecPlan, Lookup, MountRef, NewFs, Slot, Step};
+use super::super::step::{ExecOutcome, ExecPlan, Lookup, MountRef, NewFs, Slot, Step, StreamSource};
 use super::calls::{self, CWD, MountAttributes};
 use super::raw::Errno;
 
@@ -178,13 +178,22 @@ impl State<'_> {
                 calls::close(dir);
             }
             Step::SetUmask(mask) => calls::umask(*mask),
-            Step::SetStream { stream, from } => match from {
-                Some(from) => calls::dup3(*from, *stream, 0)?,
-                None => {
-                    let null = calls::openat2(CWD, c"/dev/null", libc::O_RDONLY, libc::RESOLVE_NO_SYMLINKS)?;
-                    calls::dup3(null, *stream, 0)?;
-                }
-            },
+            Step::SetStream {
+                stream,
+                source: StreamSource::Descriptor(from),
+            } => calls::dup3(*from, *stream, 0)?,
+            Step::SetStream {
+                stream,
+                source: StreamSource::Null,
+            } => {
+                let null = calls::openat2(CWD, c"/dev/null", libc::O_RDONLY, libc::RESOLVE_NO_SYMLINKS)?;
+                calls::dup3(null, *stream, 0)?;
+                calls::close(null);
+            }
+            Step::OwnStream { stream, owner } => {
+                // A user namespace may not reach the stream's owner; the process then has it without owning it.
+                let _not_ours = calls::fchown_user(*stream, *owner);
+            }
             Step::TakeTerminal => calls::take_terminal(0)?,
             Step::CloseInherited => self.close_inherited()?,
             Step::InstallFilter(program) => calls::seccomp(program)?,

@@ -15,8 +15,8 @@ use super::guard::{Guard, Place};
 use super::raw::{self, CloneArgs};
 use super::stack::{BlockedSignals, Stack};
 
-/// Bit 32, which the C library's constant of that name cannot hold.
-const CLONE_INTO_CGROUP: u64 = 1 << 32;
+/// A bit that the C library's constant of that name cannot hold.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// How often a killed child is looked at for tracees. Almost always it ends within the first interval.
 const TRACEE_INTERVAL: Duration = Duration::from_millis(10);
