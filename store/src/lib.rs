@@ -11,6 +11,7 @@
 //! from a blocking thread. Nothing here knows LLB, images or FUSE, reads the environment, or prints.
 
 mod blob;
+pub mod diff;
 mod digest;
 mod directory;
 pub mod edit;

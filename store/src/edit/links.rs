@@ -57,23 +57,23 @@ pub(crate) fn settle(draft: &mut Draft<'_>) -> Result<(), StoreError> {
     })
 }
 
+/// A group's name unlike any that is here, the same for all members that come with one import.
+pub(crate) fn renamed_link(link: &LinkGroup, import: u64) -> LinkGroup {
+    let mut hasher = KeyHasher::new("cbs.link.import.v1");
+    LinkGroup {
+        id: first_eight(hasher.number(import).number(link.id).finish()),
+        count: link.count,
+    }
+}
+
 /// Makes the group ids of something that comes from elsewhere unlike those that are here, until [`settle`] names them.
 pub(crate) fn import(trees: &dyn DirectoryStore, slot: &mut Slot, import: u64) -> Result<(), StoreError> {
-    let renamed = |link: &LinkGroup| LinkGroup {
-        id: first_eight(
-            KeyHasher::new("cbs.link.import.v1")
-                .number(import)
-                .number(link.id)
-                .finish(),
-        ),
-        count: link.count,
-    };
     match &mut slot.node {
-        Node::File { link: Some(link), .. } => *link = renamed(link),
+        Node::File { link: Some(link), .. } => *link = renamed_link(link, import),
         Node::Directory(below) if below.totals.links > 0 || slot.open.is_some() => {
             if let Some(level) = slot.open(trees)? {
                 visit(trees, level, &mut Vec::new(), &mut |_, _, _, link| {
-                    Some(Some(renamed(link)))
+                    Some(Some(renamed_link(link, import)))
                 })?;
             }
         }
