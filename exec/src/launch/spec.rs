@@ -70,7 +70,7 @@ pub struct OverlayMount {
     pub data_only: Vec<PathBuf>,
     /// Where changes are written.
     pub upper: PathBuf,
-    /// An empty directory on the file system of `upper`.
+    /// An empty directory on the file system of `upper`. One that an overlay has used once cannot be used again.
     pub work: PathBuf,
     /// In which namespace the overlay keeps its attributes.
     pub xattrs: OverlayXattrs,
