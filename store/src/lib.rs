@@ -9,6 +9,27 @@
 //! Start at [`Store`]; [`MemoryStore`] is the smallest one. Functions that read or edit trees ([`edit`], [`diff`],
 //! [`tar`], [`ingest`]) ask for the traits [`DirectoryStore`] and [`BlobStore`] only. Everything here blocks: call it
 //! from a blocking thread. Nothing here knows LLB, images or FUSE, reads the environment, or prints.
+//!
+//! ```
+//! use cbs_store::{Access, BlobDigest, BlobStore, Directory, DirectoryStore, Entry, Metadata, Node, Store};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let store = Store::open(&folder.path().join("store"), Access::ReadWrite)?;
+//! // What is put while a lease lives is safe from gc until the lease ends.
+//! let lease = store.lease()?;
+//! let blob = store.put_bytes(b"hello\n")?;
+//! assert_eq!(blob, BlobDigest::of(b"hello\n"));
+//! let mut directory = Directory::empty_root();
+//! directory.set(Entry {
+//!     name: b"greeting".to_vec(),
+//!     meta: Metadata::new(0o644),
+//!     node: Node::File { blob, size: 6, link: None },
+//! });
+//! let tree = store.put_directory(directory)?;
+//! assert!(store.is_complete(&tree.digest)?);
+//! # drop(lease);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod blob;
 pub mod diff;

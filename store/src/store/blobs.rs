@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::adopt::make_canonical;
 use super::packs::Place;
+use super::pending::Batch;
 use super::scratch::TempFile;
 use super::{Inner, Store};
 use crate::{Blob, BlobDigest, BlobStore, INLINE_LIMIT, StoreError, blob_path};
@@ -279,16 +280,12 @@ impl Inner {
         Ok(())
     }
 
-    fn pending_blob(&self, digest: &BlobDigest) -> bool {
-        self.pending()
-            .find(|batch| (batch.small.contains_key(digest) || batch.large.contains_key(digest)).then_some(()))
-            .is_some()
-    }
-
     /// When a blob that is here was last used; `i64::MAX` while it is pending.
     pub(super) fn find_blob(&self, digest: &BlobDigest) -> Result<Option<i64>, StoreError> {
-        if self.pending_blob(digest) {
-            return Ok(Some(i64::MAX));
+        let has = |batch: &Batch| batch.small.contains_key(digest) || batch.large.contains_key(digest);
+        let pending = self.pending().used(has);
+        if pending.is_some() {
+            return Ok(pending);
         }
         let row = self.index.read("look up blob", |c| blob_row(c, digest))?;
         Ok(row.map(|row| row.used))

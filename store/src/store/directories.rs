@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::blobs::blob_row;
-use super::pending::PendingDirectory;
+use super::pending::{Batch, PendingDirectory};
 use super::{Inner, Store};
 use crate::{Directory, DirectoryError, DirectoryRef, DirectoryStore, Entry, Node, StoreError, TreeDigest};
 
@@ -136,7 +136,9 @@ impl DirectoryStore for Store {
         let complete = inner.known.has_all_of(&directory);
         let decoded = Arc::new(directory);
         inner.cache.insert(digest, decoded.clone());
-        if inner.pending_directory(&digest).is_none() {
+        let is_pending = |batch: &Batch| batch.directories.contains_key(&digest);
+        let pending = inner.pending().used(is_pending);
+        if pending.is_none_or(|used| inner.is_stale(used)) {
             let pending = PendingDirectory {
                 decoded,
                 encoded: encoded.into(),

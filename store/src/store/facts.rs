@@ -42,6 +42,22 @@ impl Store {
         self.change_fact(namespace, key, None)
     }
 
+    /// Forgets the facts of a namespace that were written before a time in seconds since 1970; says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`] when writing fails.
+    pub fn forget_facts(&self, namespace: &str, before: i64) -> Result<u64, StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        inner.flush()?;
+        inner.index.write("forget facts", |transaction, _| {
+            transaction
+                .prepare_cached("DELETE FROM facts WHERE namespace = ?1 AND written < ?2")?
+                .execute(params![namespace, before])
+                .map(|count| count as u64)
+        })
+    }
+
     fn change_fact(&self, namespace: &str, key: &str, value: Option<Vec<u8>>) -> Result<(), StoreError> {
         let inner = &self.0.inner;
         inner.check_writable()?;

@@ -185,8 +185,9 @@ impl Inner {
     }
 
     pub(super) fn find_oci(&self, digest: &Sha256Digest) -> Result<Option<i64>, StoreError> {
-        if self.pending().find(|batch| batch.oci.get(digest).copied()).is_some() {
-            return Ok(Some(i64::MAX));
+        let pending = self.pending().used(|batch| batch.oci.contains_key(digest));
+        if pending.is_some() {
+            return Ok(pending);
         }
         let row = self.index.read("look up layer blob", |c| oci_row(c, digest))?;
         Ok(row.map(|(used, _)| used))

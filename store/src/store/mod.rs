@@ -85,6 +85,9 @@ pub enum Access {
 
 /// The store. Cloning is cheap; all clones share caches and pending rows. Dropping the last clone (leases hold one)
 /// flushes and waits for scratch to be removed.
+///
+/// Whoever builds something of several puts takes a [`Lease`] first: without one, gc in another process may take what was
+/// put before it is referred to by a root or realisation.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Handle>);
 

@@ -216,6 +216,15 @@ impl Pending {
     pub(super) fn find<T>(&self, mut ask: impl FnMut(&Batch) -> Option<T>) -> Option<T> {
         ask(&self.current).or_else(|| self.flushing.as_deref().and_then(ask))
     }
+
+    /// As [`Pending::find`] for when something was used. What is being flushed may get a tick from before a lease that
+    /// has just begun, so it counts as stale and is touched again.
+    pub(super) fn used(&self, has: impl Fn(&Batch) -> bool) -> Option<i64> {
+        if has(&self.current) {
+            return Some(i64::MAX);
+        }
+        self.flushing.as_deref().is_some_and(has).then_some(0)
+    }
 }
 
 impl Store {

@@ -174,13 +174,15 @@ impl Store {
             inner.check_writable()?;
         }
         inner.flush()?;
-        if inner.is_writable() {
+        if dry_run == DryRun::No {
             inner.give_reserve_up()?;
+        }
+        if inner.is_writable() {
             // A moment without unflushed rows: what others have just found shows in the plan.
             drop(inner.sweep_lock.sweep()?);
         }
         let report = self.collect(policy, dry_run);
-        if inner.is_writable() {
+        if dry_run == DryRun::No {
             inner.make_reserve();
         }
         report

@@ -14,7 +14,7 @@ use crate::{BlobDigest, Sha256Digest, StoreError};
 
 /// Rows of realisations without content that are kept, newest use first.
 const GONE_ROWS: u32 = 100_000;
-/// Milliseconds after which rows that lead nowhere are forgotten.
+/// Milliseconds after which rows that lead nowhere are forgotten, and all aliases: they are made again when needed.
 const GONE_AGE: i64 = 180 * 24 * 3_600 * 1_000;
 
 /// A file that no row speaks of.
@@ -42,8 +42,8 @@ impl Inner {
 
     fn remove_dead_scratch(&self) -> Result<(), StoreError> {
         for (name, lock) in self.dead_scratch()? {
-            self.remove_scratch(&name)
-                .map_err(StoreError::io("remove scratch", &self.work.join(&name)))?;
+            // What cannot be removed (a mount that is still there) is no reason to collect nothing.
+            let _ = self.remove_scratch(&name);
             drop::<Option<OwnedFd>>(lock);
         }
         Ok(())
@@ -119,11 +119,8 @@ impl Inner {
 
     /// Forgets rows that lead nowhere: too many, too old, or with `all` every one.
     fn forget_rows(&self, policy: &GcPolicy) -> Result<(), StoreError> {
-        let (rows, before) = if policy.all {
-            (0, i64::MAX)
-        } else {
-            (GONE_ROWS, wall_clock().saturating_sub(GONE_AGE))
-        };
+        let old = wall_clock().saturating_sub(GONE_AGE);
+        let (rows, before) = if policy.all { (0, i64::MAX) } else { (GONE_ROWS, old) };
         // What a living build has put or found since it began is left alone here too.
         let before = self.oldest_lease()?.map_or(before, |lease| before.min(lease.0));
         self.index.write("forget old rows", |transaction, tick| {
@@ -137,9 +134,10 @@ impl Inner {
             transaction
                 .prepare_cached(
                     "DELETE FROM aliases WHERE used <= ?1
-                     AND NOT EXISTS (SELECT 1 FROM realisations WHERE realisations.key = aliases.key)",
+                     AND NOT EXISTS (SELECT 1 FROM realisations WHERE realisations.key = aliases.key)
+                     OR used <= ?2",
                 )?
-                .execute([before])?;
+                .execute([before, before.min(old)])?;
             transaction
                 .prepare_cached(
                     "DELETE FROM layers WHERE used <= ?1

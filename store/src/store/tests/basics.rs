@@ -195,6 +195,9 @@ fn realisations_aliases_roots_facts_and_layers() {
     store.remove_fact("n", "k").expect("remove fact");
     assert_eq!(store.fact("n", "k").expect("look"), None);
     assert!(store.facts("n").expect("list").is_empty());
+    store.put_fact("n", "old", b"1").expect("put fact");
+    assert_eq!(store.forget_facts("n", 0).expect("forget"), 0);
+    assert_eq!(store.forget_facts("n", i64::MAX).expect("forget"), 1);
 
     let blob = OciBlob {
         digest: store.put_oci_bytes(b"compressed").expect("put"),

@@ -191,7 +191,7 @@ fn after_a_power_loss_what_was_not_synced_is_checked_before_use() {
     let large = example.store.blobs_dir().join(blob_path(&example.large));
     let later = {
         let store = &example.store;
-        store.0.inner.sync().expect("sync");
+        store.sync().expect("sync");
         // These were not synced.
         let later = store.put_bytes(&bytes(2, 30_000)).expect("put");
         let sound = store.put_bytes(b"sound").expect("put");
