@@ -26,6 +26,11 @@ fn processes_with(text: &str) -> Vec<PathBuf> {
     entries.filter(|path| *path != own && has_text(path)).collect()
 }
 
+/// A command that sleeps for long and that no other test, nor another run of this one, has.
+fn long_sleep(test: u32) -> String {
+    format!("sleep {test}{:08}", std::process::id())
+}
+
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -34,45 +39,58 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Cancels when it sees the first output, and keeps the moment.
+struct CancelOnOutput {
+    cancel: CancelHandle,
+    since: Option<Instant>,
+}
+
+impl OutputSink for CancelOnOutput {
+    fn write(&mut self, _stream: OutputStream, _bytes: &[u8]) {
+        self.since.get_or_insert_with(Instant::now);
+        self.cancel.cancel();
+    }
+}
+
 #[test]
 fn root_cancelling_kills_everything_at_once() {
     let Some(world) = World::new() else { return };
-    let spec = world.script("setsid sleep 7771 & trap '' TERM INT; echo ready; sleep 7771");
-    let cancel = CancelHandle::new().expect("eventfd");
-    let (canceller, mut since) = (cancel.clone(), None);
-    /// Cancels when it sees the first output.
-    struct CancelOnOutput<'a>(CancelHandle, &'a mut Option<Instant>);
-    impl OutputSink for CancelOnOutput<'_> {
-        fn write(&mut self, _stream: OutputStream, _bytes: &[u8]) {
-            self.1.get_or_insert_with(Instant::now);
-            self.0.cancel();
-        }
-    }
-    let result = world
-        .launcher
-        .run(&spec, &cancel, &mut CancelOnOutput(canceller, &mut since));
-    let taken = since.expect("output").elapsed();
-    assert!(matches!(result, Err(LaunchError::Cancelled)), "{result:?}");
-    assert!(taken < Duration::from_millis(100), "took {taken:?}");
-    assert_eq!(processes_with("sleep 7771"), Vec::<PathBuf>::new());
-    // The request stays: the next one does not even start.
-    let result = world
-        .launcher
-        .run(&world.script("true"), &cancel, &mut Collect::default());
-    assert!(matches!(result, Err(LaunchError::Cancelled)), "{result:?}");
+    let sleep = long_sleep(71);
+    let script = format!("setsid {sleep} & trap '' TERM INT; echo ready; {sleep}");
+    // On a busy machine one attempt may have to wait for a processor.
+    let taken = (0..3).map(|_| {
+        let cancel = CancelHandle::new().expect("eventfd");
+        let mut sink = CancelOnOutput {
+            cancel: cancel.clone(),
+            since: None,
+        };
+        let result = world.launcher.run(&world.script(&script), &cancel, &mut sink);
+        let taken = sink.since.expect("output").elapsed();
+        assert!(matches!(result, Err(LaunchError::Cancelled)), "{result:?}");
+        assert_eq!(processes_with(&sleep), Vec::<PathBuf>::new());
+        // The request stays: the next one does not even start.
+        let result = world
+            .launcher
+            .run(&world.script("true"), &cancel, &mut Collect::default());
+        assert!(matches!(result, Err(LaunchError::Cancelled)), "{result:?}");
+        taken
+    });
+    let best = taken.min().expect("three");
+    assert!(best < Duration::from_millis(100), "took {best:?}");
 }
 
 #[test]
 fn root_background_processes_die_with_the_command() {
     let Some(world) = World::new() else { return };
     let start = Instant::now();
-    let run = world.run(&world.script("sleep 7772 & setsid sleep 7772 & echo done"));
+    let sleep = long_sleep(72);
+    let run = world.run(&world.script(&format!("{sleep} & setsid {sleep} & echo done")));
     assert_eq!(
         (run.stdout.as_str(), run.report.status),
         ("done\n", ExitStatus::Exited(0))
     );
     assert!(start.elapsed() < Duration::from_secs(5));
-    assert_eq!(processes_with("sleep 7772"), Vec::<PathBuf>::new());
+    assert_eq!(processes_with(&sleep), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -84,13 +102,14 @@ fn root_a_panicking_sink_leaves_nothing() {
             panic!("as a test");
         }
     }
-    let spec = world.script("echo x; sleep 7773");
+    let sleep = long_sleep(73);
+    let spec = world.script(&format!("echo x; {sleep}"));
     let cancel = CancelHandle::new().expect("eventfd");
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         world.launcher.run(&spec, &cancel, &mut Panics).map(drop)
     }));
     assert!(result.is_err());
-    assert_eq!(processes_with("sleep 7773"), Vec::<PathBuf>::new());
+    assert_eq!(processes_with(&sleep), Vec::<PathBuf>::new());
 }
 
 /// What the parent in the next test runs: a container that outlives any patience.
@@ -109,10 +128,11 @@ fn when_asked_to_run_for_long() {
 #[test]
 fn root_killing_the_launcher_kills_the_container() {
     let Some(_world) = World::new() else { return };
+    let (plain, changed) = (long_sleep(74), long_sleep(75));
     for (script, mark) in [
-        ("sleep 7774 & sleep 7774", "sleep 7774"),
+        (format!("{plain} & {plain}"), &plain),
         // A change of user takes the parent-death signal away from a process.
-        ("exec su app -c 'exec sleep 7775'", "sleep 7775"),
+        (format!("exec su app -c 'exec {changed}'"), &changed),
     ] {
         let mut parent = Command::new(std::env::current_exe().expect("own path"))
             .args(["--exact", "lifecycle::when_asked_to_run_for_long", "--nocapture"])
