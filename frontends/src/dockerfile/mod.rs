@@ -8,6 +8,35 @@
 //! ```
 //! Start at [`lower`]; [`check`], [`outline`] and [`targets`] answer `--call`. Nothing here reads a file, runs a step or
 //! talks to a registry: the caller brings the bytes, and a [`MetaResolver`] answers the rest.
+//!
+//! ```
+//! use cbs_frontends::dockerfile::{BuildOptions, DockerfileInput, ImageRequest, MetaResolver, ResolveError, ResolvedImage, lower};
+//! use cbs_solver::{BoxFuture, pb};
+//! use futures_util::FutureExt;
+//!
+//! /// A world without images.
+//! struct Nothing;
+//!
+//! impl MetaResolver for Nothing {
+//!     fn image_config(&self, request: ImageRequest) -> BoxFuture<'_, Result<ResolvedImage, ResolveError>> {
+//!         let error = ResolveError { subject: request.reference.to_string(), source: "no registry".into() };
+//!         Box::pin(async { Err(error) })
+//!     }
+//!     fn ignore_file<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, ResolveError>> {
+//!         Box::pin(async { Ok(None) })
+//!     }
+//!     fn source_time(&self, _: pb::SourceOp) -> BoxFuture<'_, Result<Option<i64>, ResolveError>> {
+//!         Box::pin(async { Ok(None) })
+//!     }
+//! }
+//!
+//! let input = DockerfileInput { name: "Dockerfile", data: b"FROM scratch\nCOPY . /\nCMD [\"/run\"]\n", ignore_file: None };
+//! let options = BuildOptions::new("linux/amd64".parse()?);
+//! let lowered = lower(&input, &options, &Nothing).now_or_never().expect("nothing to wait for")?;
+//! assert_eq!(lowered.platforms[0].config.config.cmd, ["/run"]);
+//! assert_eq!(lowered.platforms[0].definition.def.len(), 3, "the context, the copy and the terminal op");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod ast;
 mod frontend;

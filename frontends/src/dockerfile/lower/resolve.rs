@@ -338,7 +338,8 @@ impl<'a> Convert<'a> {
             ..config
         };
         if stage.replaced_by.is_some() {
-            // The stage's own instructions are not run, but its children start from this environment.
+            // The stage's own instructions are not run, nor are triggers; its children start from this environment.
+            stage.image.config.on_build.clear();
             for pair in &stage.image.config.env {
                 let (name, value) = split_pair(pair);
                 stage.env.set(name, value);
