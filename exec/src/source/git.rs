@@ -1,0 +1,274 @@
+//! `git://` sources: a commit's tree, by way of the `git` program, as BuildKit does it.
+//!
+//! ```text
+//! remote ─ ls-remote ─► commit ─ fetch --depth 1 ─► bare mirror (a cache mount) ─ checkout ─► scratch ─► tree
+//! ```
+//! Blocking. One mirror per remote is kept in the store's cache folder, locked while in use.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::SourceError;
+
+/// What a `git` source op asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GitRequest {
+    /// The remote, as git takes it.
+    pub(crate) remote: String,
+    /// Branch, tag, full ref or commit; empty for the remote's HEAD.
+    pub(crate) reference: String,
+    /// Folder of the tree that becomes the root; empty for all of it.
+    pub(crate) subdir: String,
+    /// Whether `.git` stays.
+    pub(crate) keep_git_dir: bool,
+    /// What the commit must be; a prefix is enough.
+    pub(crate) checksum: Option<String>,
+    /// Whether submodules are left out.
+    pub(crate) skip_submodules: bool,
+    /// An HTTP `Authorization` header for the remote's host.
+    pub(crate) auth_header: Option<String>,
+    /// Socket of an ssh agent.
+    pub(crate) ssh_socket: Option<PathBuf>,
+    /// Lines of a known_hosts file.
+    pub(crate) known_hosts: Option<String>,
+}
+
+/// A commit a remote names now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Commit {
+    /// 40 (or 64) hex digits.
+    pub(crate) id: String,
+    /// The ref it was found under, to be fetched; `None` when the request named the commit itself.
+    pub(crate) reference: Option<String>,
+}
+
+impl GitRequest {
+    /// Splits `git://` op identifiers: `git://host/path#ref:subdir`. The remote is `full_url` when given.
+    pub(crate) fn parse(identifier: &str, full_url: Option<&str>) -> Self {
+        let bare = identifier.strip_prefix("git://").unwrap_or(identifier);
+        let (remote, fragment) = bare.split_once('#').unwrap_or((bare, ""));
+        let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let remote = match full_url {
+            Some(url) => url.split('#').next().unwrap_or_default().to_owned(),
+            None => format!("https://{remote}"),
+        };
+        Self { remote, reference: reference.to_owned(), subdir: subdir.trim_matches('/').to_owned(), ..Self::default() }
+    }
+
+    /// Asks the remote what the reference is now; a full commit id needs no asking.
+    ///
+    /// # Errors
+    /// [`SourceError::Git`] when the remote cannot be asked or has no such reference.
+    pub(crate) fn resolve(&self) -> Result<Commit, SourceError> {
+        if is_commit(&self.reference) {
+            return self.check(Commit { id: self.reference.clone(), reference: None });
+        }
+        let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
+        let listing = self.git(None, ["ls-remote", "--", &self.remote, wanted, &format!("{wanted}^{{}}")])?;
+        let refs: Vec<(&str, &str)> = listing.lines().filter_map(|line| line.split_once('\t')).collect();
+        let find = |name: &str| refs.iter().find(|(_, found)| *found == name).map(|(id, _)| *id);
+        let candidates = [
+            wanted.to_owned(),
+            format!("refs/tags/{wanted}"),
+            format!("refs/heads/{wanted}"),
+            format!("refs/{wanted}"),
+        ];
+        for name in candidates {
+            if let Some(id) = find(&name) {
+                // An annotated tag stands for the commit it points to.
+                let id = find(&format!("{name}^{{}}")).unwrap_or(id).to_owned();
+                return self.check(Commit { id, reference: Some(name) });
+            }
+        }
+        Err(SourceError::GitReference { remote: self.redacted(), reference: wanted.to_owned() })
+    }
+
+    fn check(&self, commit: Commit) -> Result<Commit, SourceError> {
+        match &self.checksum {
+            Some(expected) if !commit.id.starts_with(expected.as_str()) => Err(SourceError::Checksum {
+                what: format!("{}#{}", self.redacted(), self.reference),
+                expected: expected.clone(),
+                actual: commit.id,
+            }),
+            _ => Ok(commit),
+        }
+    }
+
+    /// Fetches a commit into the mirror and checks its tree out into `target`, which must be an empty folder.
+    /// Returns the commit's time, seconds since 1970.
+    ///
+    /// # Errors
+    /// [`SourceError`] with what git said.
+    pub(crate) fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
+        if !mirror.join("HEAD").exists() {
+            self.git(None, [OsStr::new("init"), OsStr::new("--bare"), OsStr::new("--quiet"), mirror.as_os_str()])?;
+        }
+        let have = format!("{}^{{commit}}", commit.id);
+        if self.git(Some(mirror), ["cat-file", "-e", &have]).is_err() {
+            let what = commit.reference.as_deref().unwrap_or(&commit.id);
+            let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", &self.remote, what];
+            // A server may refuse to serve a commit by its id, or to be shallow: then everything is fetched.
+            if self.git(Some(mirror), shallow).is_err() || self.git(Some(mirror), ["cat-file", "-e", &have]).is_err() {
+                let all = ["fetch", "--quiet", "--tags", "--", &self.remote, "+refs/*:refs/remotes/cbs/*"];
+                self.git(Some(mirror), all)?;
+            }
+        }
+        if self.keep_git_dir {
+            self.clone_with_history(commit, mirror, target)?;
+        } else {
+            let tree = format!("--work-tree={}", target.display());
+            self.git(Some(mirror), [tree.as_str(), "checkout", "--quiet", "--force", &commit.id, "--", "."])?;
+            if !self.skip_submodules && target.join(".gitmodules").exists() {
+                self.clone_with_history(commit, mirror, target)?;
+                std::fs::remove_dir_all(target.join(".git")).map_err(SourceError::io("remove", target))?;
+            }
+        }
+        let time = self.git(Some(mirror), ["show", "--no-patch", "--format=%ct", &commit.id])?;
+        time.trim().parse().map_err(|_| SourceError::Git {
+            remote: self.redacted(),
+            command: "show".to_owned(),
+            output: format!("no commit time in `{}`", time.trim()),
+        })
+    }
+
+    /// A work tree that has `.git`, a shallow one, with submodules.
+    fn clone_with_history(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<(), SourceError> {
+        let at = |arguments: &[&str]| {
+            let target = target.to_string_lossy();
+            let mut all = vec!["-C", target.as_ref()];
+            all.extend_from_slice(arguments);
+            self.git(None, all)
+        };
+        at(&["init", "--quiet"])?;
+        at(&["-c", "protocol.file.allow=always", "fetch", "--quiet", "--depth=1", &mirror.to_string_lossy(), &commit.id])?;
+        at(&["checkout", "--quiet", "--force", "FETCH_HEAD"])?;
+        at(&["remote", "add", "origin", &self.remote])?;
+        if !self.skip_submodules {
+            at(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+        }
+        Ok(())
+    }
+
+    /// The remote without user and password, for messages.
+    fn redacted(&self) -> String {
+        match self.remote.split_once("://") {
+            Some((scheme, rest)) => {
+                let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+                let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+                format!("{scheme}://{host}/{path}")
+            }
+            None => self.remote.clone(),
+        }
+    }
+
+    fn git<S: AsRef<OsStr>>(
+        &self,
+        git_dir: Option<&Path>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Result<String, SourceError> {
+        let arguments: Vec<S> = arguments.into_iter().collect();
+        let mut command = Command::new("git");
+        // Neither the user's configuration nor hooks of the machine have a say in what a source is.
+        command
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("LC_ALL", "C")
+            .env_remove("GIT_DIR")
+            .env_remove("GIT_WORK_TREE")
+            .env_remove("GIT_INDEX_FILE")
+            .stdin(Stdio::null());
+        let mut ssh = "ssh -F /dev/null -o BatchMode=yes".to_owned();
+        if self.known_hosts.is_none() {
+            ssh.push_str(" -o StrictHostKeyChecking=accept-new");
+        }
+        command.env("GIT_SSH_COMMAND", ssh);
+        match &self.ssh_socket {
+            Some(socket) => command.env("SSH_AUTH_SOCK", socket),
+            None => command.env_remove("SSH_AUTH_SOCK"),
+        };
+        if let Some(header) = &self.auth_header {
+            // By environment, so that the secret stands on no command line.
+            command
+                .env("GIT_CONFIG_COUNT", "1")
+                .env("GIT_CONFIG_KEY_0", format!("http.{}.extraheader", self.remote))
+                .env("GIT_CONFIG_VALUE_0", format!("Authorization: {header}"));
+        }
+        command.args(["-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", "-c", "safe.directory=*"]);
+        if let Some(dir) = git_dir {
+            command.arg("--git-dir").arg(dir);
+        }
+        command.args(&arguments);
+        let output = command.output().map_err(|source| SourceError::NoGit { source })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(SourceError::Git {
+            remote: self.redacted(),
+            command: arguments.first().map_or(String::new(), |first| first.as_ref().to_string_lossy().into_owned()),
+            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+}
+
+/// Whether a reference is a full commit id.
+fn is_commit(reference: &str) -> bool {
+    matches!(reference.len(), 40 | 64) && reference.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn git(dir: &Path, arguments: &[&str]) {
+        let status = Command::new("git")
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.invalid", "-C"])
+            .arg(dir)
+            .args(arguments)
+            .env("GIT_COMMITTER_DATE", "2020-02-02T02:02:02Z")
+            .env("GIT_AUTHOR_DATE", "2020-02-02T02:02:02Z")
+            .stdout(Stdio::null())
+            .status()
+            .expect("git runs");
+        assert!(status.success(), "git {arguments:?}");
+    }
+
+    #[test]
+    fn a_branch_is_resolved_and_checked_out() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let origin = dir.path().join("origin");
+        std::fs::create_dir_all(origin.join("sub")).expect("mkdir");
+        git(&origin, &["init", "--quiet", "--initial-branch=main"]);
+        std::fs::write(origin.join("sub/file"), "one\n").expect("write");
+        git(&origin, &["add", "."]);
+        git(&origin, &["commit", "--quiet", "-m", "one"]);
+        git(&origin, &["tag", "-a", "v1", "-m", "tagged"]);
+
+        let url = format!("file://{}", origin.display());
+        let mut request = GitRequest::parse("git://x#main:sub", Some(&format!("{url}#main:sub")));
+        assert_eq!((request.remote.as_str(), request.subdir.as_str()), (url.as_str(), "sub"));
+        let commit = request.resolve().expect("main");
+        request.reference = "v1".to_owned();
+        assert_eq!(request.resolve().expect("tag").id, commit.id, "a tag stands for its commit");
+        let target = dir.path().join("out");
+        std::fs::create_dir(&target).expect("mkdir");
+        let time = request.checkout(&commit, &dir.path().join("mirror"), &target).expect("checkout");
+        assert_eq!(time, 1_580_608_922);
+        assert_eq!(std::fs::read_to_string(target.join("sub/file")).expect("read"), "one\n");
+        assert!(!target.join(".git").exists());
+
+        request.reference = "no-such-branch".to_owned();
+        let message = request.resolve().expect_err("no branch").to_string();
+        assert!(message.contains("no-such-branch"), "{message}");
+        request.reference = "main".to_owned();
+        request.checksum = Some("0123".to_owned());
+        assert!(matches!(request.resolve(), Err(SourceError::Checksum { .. })));
+    }
+
+    #[test]
+    fn secrets_of_a_remote_are_not_shown() {
+        let request = GitRequest { remote: "https://user:pass@example.com/x.git".into(), ..GitRequest::default() };
+        assert_eq!(request.redacted(), "https://example.com/x.git");
+    }
+}

@@ -1,0 +1,8 @@
+//! The real command in a sealed world: own store, own home, real registry, real tools. Needs root, FUSE and the Debian
+//! packages `tests/check.sh` installs; what is missing fails loudly.
+
+mod bad_input;
+mod crash;
+mod env;
+mod lifecycle;
+mod road;
