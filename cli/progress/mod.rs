@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use cbs_solver::llb::VertexDigest;
 use cbs_solver::{Event, EventReceiver, EventSender, OpKind, Outcome, Status, Stream, VertexAdded};
 
-use crate::args::ProgressMode;
+use crate::build_args::ProgressMode;
 
 /// Takes events as they come.
 trait Renderer: Send {

@@ -1,4 +1,5 @@
 //! A world for one test: a folder with a store and a home, and on demand a registry process with the test images.
+#![allow(dead_code, reason = "each test program uses its own part of it")]
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};

@@ -1,8 +1,6 @@
-//! The real command in a sealed world: own store, own home, real registry, real tools. Needs root, FUSE and the Debian
-//! packages `tests/check.sh` installs; what is missing fails loudly.
+//! The real command in a sealed world: own store, own home, real tools. Needs root, FUSE and the Debian packages
+//! `tests/check.sh` installs; what is missing fails loudly.
 
-mod bad_input;
-mod crash;
+mod architecture;
 mod env;
-mod lifecycle;
-mod road;
+mod store_commands;

@@ -13,39 +13,39 @@ use super::SourceError;
 
 /// What a `git` source op asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct GitRequest {
+pub struct GitRequest {
     /// The remote, as git takes it.
-    pub(crate) remote: String,
+    pub remote: String,
     /// Branch, tag, full ref or commit; empty for the remote's HEAD.
-    pub(crate) reference: String,
+    pub reference: String,
     /// Folder of the tree that becomes the root; empty for all of it.
-    pub(crate) subdir: String,
+    pub subdir: String,
     /// Whether `.git` stays.
-    pub(crate) keep_git_dir: bool,
+    pub keep_git_dir: bool,
     /// What the commit must be; a prefix is enough.
-    pub(crate) checksum: Option<String>,
+    pub checksum: Option<String>,
     /// Whether submodules are left out.
-    pub(crate) skip_submodules: bool,
+    pub skip_submodules: bool,
     /// An HTTP `Authorization` header for the remote's host.
-    pub(crate) auth_header: Option<String>,
+    pub auth_header: Option<String>,
     /// Socket of an ssh agent.
-    pub(crate) ssh_socket: Option<PathBuf>,
+    pub ssh_socket: Option<PathBuf>,
     /// Lines of a known_hosts file.
-    pub(crate) known_hosts: Option<String>,
+    pub known_hosts: Option<String>,
 }
 
 /// A commit a remote names now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Commit {
+pub struct Commit {
     /// 40 (or 64) hex digits.
-    pub(crate) id: String,
+    pub id: String,
     /// The ref it was found under, to be fetched; `None` when the request named the commit itself.
-    pub(crate) reference: Option<String>,
+    pub reference: Option<String>,
 }
 
 impl GitRequest {
     /// Splits `git://` op identifiers: `git://host/path#ref:subdir`. The remote is `full_url` when given.
-    pub(crate) fn parse(identifier: &str, full_url: Option<&str>) -> Self {
+    pub fn parse(identifier: &str, full_url: Option<&str>) -> Self {
         let bare = identifier.strip_prefix("git://").unwrap_or(identifier);
         let (remote, fragment) = bare.split_once('#').unwrap_or((bare, ""));
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
@@ -60,7 +60,7 @@ impl GitRequest {
     ///
     /// # Errors
     /// [`SourceError::Git`] when the remote cannot be asked or has no such reference.
-    pub(crate) fn resolve(&self) -> Result<Commit, SourceError> {
+    pub fn resolve(&self) -> Result<Commit, SourceError> {
         if is_commit(&self.reference) {
             return self.check(Commit { id: self.reference.clone(), reference: None });
         }
@@ -100,7 +100,7 @@ impl GitRequest {
     ///
     /// # Errors
     /// [`SourceError`] with what git said.
-    pub(crate) fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
+    pub fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
         if !mirror.join("HEAD").exists() {
             self.git(None, [OsStr::new("init"), OsStr::new("--bare"), OsStr::new("--quiet"), mirror.as_os_str()])?;
         }

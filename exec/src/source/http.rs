@@ -21,26 +21,26 @@ const SUM_FACTS: &str = "http.sum.v1";
 
 /// What an `http` source op asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct HttpRequest {
+pub struct HttpRequest {
     /// The address.
-    pub(crate) url: String,
+    pub url: String,
     /// What its bytes must hash to.
-    pub(crate) checksum: Option<Sha256Digest>,
+    pub checksum: Option<Sha256Digest>,
     /// The name of the file; derived from the address when absent.
-    pub(crate) filename: Option<String>,
+    pub filename: Option<String>,
     /// Permission bits.
-    pub(crate) mode: u32,
+    pub mode: u32,
     /// Owner.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// Group.
-    pub(crate) gid: u32,
+    pub gid: u32,
     /// Extra request headers (`http.header.*`).
-    pub(crate) headers: Vec<(String, String)>,
+    pub headers: Vec<(String, String)>,
 }
 
 /// A file that was downloaded, now or before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Download {
+pub struct Download {
     blob: String,
     size: u64,
     sha256: String,
@@ -50,7 +50,7 @@ pub(crate) struct Download {
 
 impl HttpRequest {
     /// The name of the file in the snapshot: as asked, else the address's last element, else `download`.
-    pub(crate) fn file_name(&self) -> String {
+    pub fn file_name(&self) -> String {
         if let Some(name) = self.filename.as_deref().filter(|name| !name.is_empty()) {
             return name.to_owned();
         }
@@ -63,7 +63,7 @@ impl HttpRequest {
     }
 
     /// The key of what was downloaded: content, name, mode and owner, as BuildKit's http source.
-    pub(crate) fn key(&self, download: &Download) -> [u8; 32] {
+    pub fn key(&self, download: &Download) -> [u8; 32] {
         let mut hasher = KeyHasher::new("cbs.source.http.v1");
         hasher.field(download.sha256.as_bytes()).field(self.file_name().as_bytes());
         hasher.number(self.mode.into()).number(self.uid.into()).number(self.gid.into());
@@ -72,7 +72,7 @@ impl HttpRequest {
     }
 
     /// The snapshot: one file in an empty root.
-    pub(crate) fn snapshot(&self, store: &Store, download: &Download) -> Result<Snapshot, SourceError> {
+    pub fn snapshot(&self, store: &Store, download: &Download) -> Result<Snapshot, SourceError> {
         let blob: BlobDigest = download.blob.parse().map_err(|_| SourceError::Facts { what: self.url.clone() })?;
         let seconds = download.last_modified.as_deref().and_then(parse_http_date).unwrap_or(0);
         let mtime = Timestamp { seconds, nanos: 0 };
@@ -93,7 +93,7 @@ impl HttpRequest {
 ///
 /// # Errors
 /// [`SourceError`] naming the address: refused, not found, other bytes than the checksum says.
-pub(crate) async fn fetch(
+pub async fn fetch(
     client: &reqwest::Client,
     store: &Store,
     request: &HttpRequest,
@@ -227,7 +227,7 @@ impl<R: Read, P: Fn(u64, Option<u64>)> Read for Sha256Reader<R, P> {
 }
 
 /// Seconds since 1970 of an IMF-fixdate (RFC 9110 §5.6.7), the form every server of today sends.
-pub(crate) fn parse_http_date(text: &str) -> Option<i64> {
+pub fn parse_http_date(text: &str) -> Option<i64> {
     let mut words = text.split_once(", ")?.1.split(' ');
     let day: i64 = words.next()?.parse().ok()?;
     const MONTHS: [&str; 12] =

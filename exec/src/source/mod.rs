@@ -2,8 +2,8 @@
 //! when a step needs them.
 
 pub(crate) mod bridge;
-pub(crate) mod git;
-pub(crate) mod http;
+pub mod git;
+pub mod http;
 
 use std::io;
 use std::path::{Path, PathBuf};

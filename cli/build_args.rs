@@ -1,0 +1,251 @@
+//! The flags of the build commands: those of `docker buildx build` and `bake`, by the same names.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// `tty` on a terminal, else `plain`
+    #[default]
+    Auto,
+    /// A live view
+    Tty,
+    /// One line after the other
+    Plain,
+    /// One JSON object a line, as BuildKit's
+    Rawjson,
+    /// Errors only
+    Quiet,
+    /// Nothing at all
+    None,
+}
+
+/// Flags that `build`, `bake` and `realize` share.
+#[derive(Debug, Args)]
+pub(crate) struct CommonBuildArgs {
+    /// How to show progress
+    #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
+    pub(crate) progress: ProgressMode,
+    /// Run every step again; the new results are stored
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask registries about tags even when an image is known
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Push the result to its registry (short for --output type=registry)
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Load the result into the docker engine (short for --output type=docker)
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Write the result's digests to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Grant an entitlement: network.host, security.insecure, fs.read=PATH, …
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub(crate) allow: Vec<String>,
+    /// Shape of the attestation of how the image was built
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) provenance: Option<String>,
+    /// Whether to attach a bill of materials
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) sbom: Option<String>,
+    /// How many steps run at once [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    /// Go on with what does not depend on a failed step
+    #[arg(long)]
+    pub(crate) keep_going: bool,
+    /// Ignored: there is only this builder
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(crate) builder: Option<String>,
+}
+
+/// `cbs realize`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cbs realize docker-bake.hcl#app-release --output type=oci,dest=app.tar
+  cbs realize .                      the bake file or Dockerfile of this folder
+  cbs realize graph.pb               an LLB definition as `buildctl debug dump-llb` reads it")]
+pub(crate) struct RealizeArgs {
+    /// FILE#TARGET, FILE, DIR or DIR#TARGET
+    #[arg(required = true, value_name = "REF")]
+    pub(crate) references: Vec<String>,
+    /// Where results go: type=oci|docker|tar|local|registry,dest=…
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(crate) output: Vec<String>,
+    /// Platforms to build for
+    #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+    pub(crate) platform: Vec<String>,
+    /// Override a target's attribute: TARGET.KEY=VALUE
+    #[arg(long, value_name = "OVERRIDE")]
+    pub(crate) set: Vec<String>,
+    /// Set a variable of the bake file
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) var: Vec<String>,
+    #[command(flatten)]
+    pub(crate) common: CommonBuildArgs,
+}
+
+/// `cbs build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// The build context: a folder, a git or http URL, or `-` for a tar stream or Dockerfile on standard input
+    #[arg(value_name = "PATH|URL|-", default_value = ".")]
+    pub(crate) context: String,
+    /// The Dockerfile [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Name and optionally tag the image
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Vec<String>,
+    /// The stage to build
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Set a build argument; without a value it is taken from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// An extra context: NAME=PATH|URL|docker-image://REF|oci-layout://DIR
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) build_context: Vec<String>,
+    /// Where the result goes: type=oci|docker|tar|local|registry,dest=…
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub(crate) output: Vec<String>,
+    /// Platforms to build for
+    #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+    pub(crate) platform: Vec<String>,
+    /// Put a label on the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Put an annotation on the manifest or index
+    #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
+    /// A secret for the build: id=ID[,src=FILE|,env=NAME]
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) secret: Vec<String>,
+    /// An SSH agent socket or keys for the build: default|ID[=SOCKET|KEY[,KEY]]
+    #[arg(long, value_name = "SSH")]
+    pub(crate) ssh: Vec<String>,
+    /// An extra line of /etc/hosts: HOST:IP
+    #[arg(long, value_name = "HOST:IP")]
+    pub(crate) add_host: Vec<String>,
+    /// Network of RUN steps: default, none or host
+    #[arg(long, value_name = "MODE")]
+    pub(crate) network: Option<String>,
+    /// Size of /dev/shm, such as 64m
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) shm_size: Option<String>,
+    /// A limit of RUN steps: NAME=SOFT[:HARD]
+    #[arg(long, value_name = "ULIMIT")]
+    pub(crate) ulimit: Vec<String>,
+    /// Stages to run again
+    #[arg(long, value_delimiter = ',', value_name = "STAGE")]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Caches to read
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Caches to write
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_to: Vec<String>,
+    /// Attestations to attach
+    #[arg(long, value_name = "ATTEST")]
+    pub(crate) attest: Vec<String>,
+    /// Parent cgroup of RUN steps
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Write the image's digest to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// What to do: build, check, outline or targets
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) call: Option<String>,
+    /// Short for --call=check
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Print the LLB definition instead of building
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) print: Option<String>,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) common: CommonBuildArgs,
+}
+
+/// `cbs bake`.
+#[derive(Debug, Args)]
+pub(crate) struct BakeArgs {
+    /// Targets and groups [default: `default`]; a git or http URL first names a remote definition
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Bake files, HCL, JSON or compose YAML; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Vec<String>,
+    /// Override a target's attribute: TARGET.KEY[+]=VALUE
+    #[arg(long, value_name = "OVERRIDE")]
+    pub(crate) set: Vec<String>,
+    /// Set a variable of the bake file
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) var: Vec<String>,
+    /// Print the resolved targets as JSON and stop
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// List targets or variables and stop: targets|variables[,format=json]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) list: Option<String>,
+    /// What to do: build, check, outline or targets
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) call: Option<String>,
+    /// Short for --call=check
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) common: CommonBuildArgs,
+}
+
+/// `cbs plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// FILE#TARGET, FILE, DIR or DIR#TARGET
+    #[arg(required = true, value_name = "REF")]
+    pub(crate) references: Vec<String>,
+    /// Print the graph as JSON
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) json: bool,
+    /// Print `llb`: one JSON object a vertex, in the shape of `buildctl debug dump-llb`
+    #[arg(long, value_name = "WHAT", value_parser = ["llb"])]
+    pub(crate) print: Option<String>,
+    /// Write the definition (one target, one platform) as protobuf
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Platforms to plan for
+    #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+    pub(crate) platform: Vec<String>,
+}
+
+/// `cbs export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The name it was realised under, such as docker-bake.hcl#app-release, or one of its tags
+    pub(crate) name: String,
+    /// What to write
+    #[arg(long = "type", value_parser = ["oci", "docker", "tar", "local", "registry"], default_value = "oci")]
+    pub(crate) kind: String,
+    /// Where: a file, a folder for `local`, `-` for standard output, a reference for `registry`; or a whole output such as
+    /// dest=app.tar,compression=zstd
+    #[arg(short, long, value_name = "DEST")]
+    pub(crate) output: String,
+}
+
+/// `cbs log`.
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The name it was realised under [default: the last build]
+    #[arg(value_name = "NAME[#STEP]")]
+    pub(crate) name: Option<String>,
+    /// Print as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
