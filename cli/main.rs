@@ -3,9 +3,9 @@
 mod args;
 mod build_args;
 mod commands;
-#[expect(dead_code, reason = "the build commands come with the executors")]
+#[allow(dead_code, reason = "the build commands come with the executors")]
 mod output;
-#[expect(dead_code, reason = "the build commands come with the executors")]
+#[allow(dead_code, reason = "the build commands come with the executors")]
 mod progress;
 
 use std::process::ExitCode;

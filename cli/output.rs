@@ -67,19 +67,30 @@ impl Output {
     /// Reads a flag's value. A bare path means `type=local`, `-` a tar on standard output, as in docker.
     pub(crate) fn parse(value: &str) -> Result<Self, OutputError> {
         if value == "-" {
-            return Ok(Self { kind: OutputKind::Tar, dest: Some(Destination::Stdout), attrs: BTreeMap::new() });
+            return Ok(Self {
+                kind: OutputKind::Tar,
+                dest: Some(Destination::Stdout),
+                attrs: BTreeMap::new(),
+            });
         }
         let fields = csv_fields(value)?;
         if let [only] = fields.as_slice()
             && !only.contains('=')
         {
             let dest = Some(Destination::Path(PathBuf::from(only)));
-            return Ok(Self { kind: OutputKind::Local, dest, attrs: BTreeMap::new() });
+            return Ok(Self {
+                kind: OutputKind::Local,
+                dest,
+                attrs: BTreeMap::new(),
+            });
         }
         let mut attrs = BTreeMap::new();
         for field in fields {
             let Some((name, text)) = field.split_once('=') else {
-                return Err(OutputError::NotAField { value: value.to_owned(), field });
+                return Err(OutputError::NotAField {
+                    value: value.to_owned(),
+                    field,
+                });
             };
             attrs.insert(name.trim().to_ascii_lowercase(), text.to_owned());
         }
@@ -89,7 +100,9 @@ impl Output {
     /// Makes an output of named attributes, as bake gives them; `value` is only for messages.
     pub(crate) fn from_attrs(value: &str, mut attrs: BTreeMap<String, String>) -> Result<Self, OutputError> {
         let Some(kind) = attrs.remove("type") else {
-            return Err(OutputError::NoType { value: value.to_owned() });
+            return Err(OutputError::NoType {
+                value: value.to_owned(),
+            });
         };
         let (kind, needs_dest) = match kind.as_str() {
             "oci" => (OutputKind::Oci, Some("oci")),
@@ -102,7 +115,12 @@ impl Output {
                 (OutputKind::Image, None)
             }
             "cacheonly" => (OutputKind::CacheOnly, None),
-            _ => return Err(OutputError::UnknownType { value: value.to_owned(), kind }),
+            _ => {
+                return Err(OutputError::UnknownType {
+                    value: value.to_owned(),
+                    kind,
+                });
+            }
         };
         let dest = match attrs.remove("dest") {
             Some(dest) if dest == "-" => Some(Destination::Stdout),
@@ -110,7 +128,10 @@ impl Output {
             None => None,
         };
         match needs_dest {
-            Some(kind) if dest.is_none() => Err(OutputError::NoDest { value: value.to_owned(), kind }),
+            Some(kind) if dest.is_none() => Err(OutputError::NoDest {
+                value: value.to_owned(),
+                kind,
+            }),
             _ => Ok(Self { kind, dest, attrs }),
         }
     }
@@ -121,7 +142,10 @@ impl Output {
             None => Ok(default),
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
-            Some(value) => Err(OutputError::NotABool { name: name.to_owned(), value: value.to_owned() }),
+            Some(value) => Err(OutputError::NotABool {
+                name: name.to_owned(),
+                value: value.to_owned(),
+            }),
         }
     }
 }
@@ -144,7 +168,13 @@ pub(crate) fn csv_fields(value: &str) -> Result<Vec<String>, OutputError> {
             other => fields[last].push(other),
         }
     }
-    if quoted { Err(OutputError::OpenQuote { value: value.to_owned() }) } else { Ok(fields) }
+    if quoted {
+        Err(OutputError::OpenQuote {
+            value: value.to_owned(),
+        })
+    } else {
+        Ok(fields)
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +187,10 @@ mod tests {
         assert_eq!(parse("-").dest, Some(Destination::Stdout));
         assert_eq!(parse("out").kind, OutputKind::Local);
         let output = parse("type=oci,dest=a.tar,compression=zstd");
-        assert_eq!((output.kind, output.dest), (OutputKind::Oci, Some(Destination::Path("a.tar".into()))));
+        assert_eq!(
+            (output.kind, output.dest),
+            (OutputKind::Oci, Some(Destination::Path("a.tar".into())))
+        );
         assert_eq!(output.attrs["compression"], "zstd");
         assert_eq!(parse("type=registry").flag("push", false), Ok(true));
         assert_eq!(parse(r#"type=image,"name=a,b""#).attrs["name"], "a,b");

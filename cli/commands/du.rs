@@ -11,7 +11,11 @@ use crate::progress::human_bytes;
 
 pub(crate) fn run(global: &Global, args: &DuArgs) -> anyhow::Result<ExitCode> {
     let usage = open_store(global, Access::ReadOnly)?.usage()?;
-    print(&if args.json { format!("{}\n", as_json(&usage)) } else { as_text(&usage, args.verbose) })?;
+    print(&if args.json {
+        format!("{}\n", as_json(&usage))
+    } else {
+        as_text(&usage, args.verbose)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -28,9 +28,13 @@ fn default_store() -> anyhow::Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/cbs"));
     }
-    let data = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = std::env::var_os("XDG_DATA_HOME")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let data = data.or_else(home).context("neither XDG_DATA_HOME nor HOME says where the store is; use --store DIR")?;
+    let data = data
+        .or_else(home)
+        .context("neither XDG_DATA_HOME nor HOME says where the store is; use --store DIR")?;
     Ok(data.join("cbs"))
 }
 
@@ -52,21 +56,28 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
 /// A name may hold colons itself, so the longest name wins.
 pub(crate) fn find_tree(store: &Store, reference: &str) -> anyhow::Result<(TreeDigest, String)> {
     let splits = std::iter::once((reference, "")).chain(
-        reference.rmatch_indices(':').map(|(colon, _)| (&reference[..colon], &reference[colon + 1..])),
+        reference
+            .rmatch_indices(':')
+            .map(|(colon, _)| (&reference[..colon], &reference[colon + 1..])),
     );
     for (name, path) in splits {
         if let Ok(digest) = name.parse::<TreeDigest>() {
             return Ok((digest, path.to_owned()));
         }
         if let Some(root) = store.gc_root(name)? {
-            let Some(snapshot) = root.snapshots.first() else { bail!("root `{name}` holds no tree") };
+            let Some(snapshot) = root.snapshots.first() else {
+                bail!("root `{name}` holds no tree")
+            };
             return Ok((snapshot.tree, path.to_owned()));
         }
     }
     let names: Vec<String> = store.gc_roots()?.into_iter().map(|root| root.name).collect();
     match names.as_slice() {
         [] => bail!("`{reference}` is neither a root of this store (it has none) nor a tree digest"),
-        names => bail!("`{reference}` is neither a root nor a tree digest; roots are {}", names.join(", ")),
+        names => bail!(
+            "`{reference}` is neither a root nor a tree digest; roots are {}",
+            names.join(", ")
+        ),
     }
 }
 
@@ -80,7 +91,9 @@ pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
         "d" => 86_400,
         unit => bail!("`{text}`: unit `{unit}` is none of s, m, h, d"),
     };
-    let count: u64 = digits.parse().with_context(|| format!("`{text}` is no duration such as 48h"))?;
+    let count: u64 = digits
+        .parse()
+        .with_context(|| format!("`{text}` is no duration such as 48h"))?;
     Ok(Duration::from_secs(count.saturating_mul(unit)))
 }
 
@@ -99,7 +112,9 @@ pub(crate) fn parse_bytes(text: &str) -> anyhow::Result<u64> {
         "tib" => 1 << 40,
         unit => bail!("`{text}`: unit `{unit}` is none of kB, MB, GB, TB, KiB, MiB, GiB, TiB"),
     };
-    let count: f64 = digits.parse().with_context(|| format!("`{text}` is no size such as 20GB"))?;
+    let count: f64 = digits
+        .parse()
+        .with_context(|| format!("`{text}` is no size such as 20GB"))?;
     if !(count >= 0.0 && count.is_finite()) {
         bail!("`{text}` is no size such as 20GB");
     }

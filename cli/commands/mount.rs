@@ -19,7 +19,11 @@ impl BrowseRoots for Roots {
         for root in self.0.gc_roots()? {
             let name = root.name.trim_matches('/').replace('/', "-");
             for (number, snapshot) in root.snapshots.iter().enumerate() {
-                let name = if number == 0 { name.clone() } else { format!("{name}@{number}") };
+                let name = if number == 0 {
+                    name.clone()
+                } else {
+                    format!("{name}@{number}")
+                };
                 if cbs_store::check_name(name.as_bytes()).is_ok() {
                     names.push((name.into_bytes(), snapshot.tree));
                 }
@@ -37,7 +41,10 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
         blobs: store.blobs_dir(),
         roots: Box::new(Roots(store.clone())),
         store: Arc::new(store),
-        mountpoint: args.dir.canonicalize().with_context(|| format!("cannot resolve `{dir}`"))?,
+        mountpoint: args
+            .dir
+            .canonicalize()
+            .with_context(|| format!("cannot resolve `{dir}`"))?,
         threads: cbs_fuse::default_threads(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

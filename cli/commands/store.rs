@@ -31,10 +31,17 @@ pub(crate) fn run(global: &Global, command: &StoreCommand) -> anyhow::Result<Exi
 
 /// Exit code 1 when something is wrong and was not mended.
 fn verify(global: &Global, repair: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let (access, repair) =
-        if repair { (Access::ReadWrite, Repair::Yes) } else { (Access::ReadOnly, Repair::No) };
+    let (access, repair) = if repair {
+        (Access::ReadWrite, Repair::Yes)
+    } else {
+        (Access::ReadOnly, Repair::No)
+    };
     let report = open_store(global, access)?.verify(repair)?;
-    print(&if json { verify_json(&report) } else { verify_text(&report) })?;
+    print(&if json {
+        verify_json(&report)
+    } else {
+        verify_text(&report)
+    })?;
     let clean = report.repaired == report.problems.len() as u64;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -51,7 +58,8 @@ fn verify_text(report: &VerifyReport) -> String {
         match (report.problems.len(), report.repaired) {
             (0, _) => "all as named".to_owned(),
             (found, 0) => format!("{found} problems; `cbs store verify --repair` drops what is damaged"),
-            (found, mended) => format!("{found} problems, {mended} mended; what was dropped is built again when needed"),
+            (found, mended) =>
+                format!("{found} problems, {mended} mended; what was dropped is built again when needed"),
         }
     ));
     text
@@ -71,7 +79,11 @@ fn roots(store: &Store, as_json: bool) -> anyhow::Result<ExitCode> {
     let roots = store.gc_roots()?;
     let text = if as_json {
         let one = |root: &cbs_store::GcRoot| {
-            let trees: Vec<String> = root.snapshots.iter().map(|snapshot| snapshot.tree.to_string()).collect();
+            let trees: Vec<String> = root
+                .snapshots
+                .iter()
+                .map(|snapshot| snapshot.tree.to_string())
+                .collect();
             json!({ "name": root.name, "trees": trees, "created": root.created })
         };
         format!("{}\n", Value::from(roots.iter().map(one).collect::<Vec<_>>()))
@@ -147,12 +159,19 @@ fn entry_json(entry: &Entry) -> Value {
 
 fn cat(store: &Store, reference: &str) -> anyhow::Result<ExitCode> {
     let entry = find_entry(store, reference)?;
-    let Node::File { blob, .. } = entry.node else { bail!("`{reference}` is not a file") };
-    let mut reader = store.blob(&blob)?.with_context(|| format!("blob {blob} is not in the store"))?.reader();
+    let Node::File { blob, .. } = entry.node else {
+        bail!("`{reference}` is not a file")
+    };
+    let mut reader = store
+        .blob(&blob)?
+        .with_context(|| format!("blob {blob} is not in the store"))?
+        .reader();
     let mut out = std::io::stdout().lock();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let count = reader.read(&mut buffer).with_context(|| format!("cannot read blob {blob}"))?;
+        let count = reader
+            .read(&mut buffer)
+            .with_context(|| format!("cannot read blob {blob}"))?;
         if count == 0 {
             break;
         }

@@ -47,12 +47,20 @@ impl Display {
             ProgressMode::Quiet | ProgressMode::None => None,
         };
         let Some(renderer) = renderer else {
-            return Self { events: Some(EventSender::discard()), thread: None };
+            return Self {
+                events: Some(EventSender::discard()),
+                thread: None,
+            };
         };
         let (sender, receiver) = cbs_solver::channel();
-        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || render(receiver, renderer));
+        let thread = std::thread::Builder::new()
+            .name("progress".into())
+            .spawn(move || render(receiver, renderer));
         // A machine out of threads still builds, unseen.
-        Self { events: Some(sender), thread: thread.ok() }
+        Self {
+            events: Some(sender),
+            thread: thread.ok(),
+        }
     }
 
     /// Where events go.
@@ -121,8 +129,14 @@ impl Task {
             inputs: Vec::new(),
             group: None,
         }));
-        events.send(Event::Started { vertex, time: SystemTime::now() });
-        Self { vertex, events: events.clone() }
+        events.send(Event::Started {
+            vertex,
+            time: SystemTime::now(),
+        });
+        Self {
+            vertex,
+            events: events.clone(),
+        }
     }
 
     /// Reports a part of it as done.
@@ -141,7 +155,11 @@ impl Task {
     /// Ends it.
     pub(crate) fn end(self, error: Option<String>) {
         let outcome = error.map_or(Outcome::Ran, Outcome::Failed);
-        self.events.send(Event::Ended { vertex: self.vertex, time: SystemTime::now(), outcome });
+        self.events.send(Event::Ended {
+            vertex: self.vertex,
+            time: SystemTime::now(),
+            outcome,
+        });
     }
 }
 
@@ -154,7 +172,11 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes}B") } else { format!("{value:.2}{}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes}B")
+    } else {
+        format!("{value:.2}{}", UNITS[unit])
+    }
 }
 
 /// Splits output into lines, keeping the unfinished rest of each stream for the next piece.
@@ -192,7 +214,9 @@ fn printable(line: &[u8]) -> String {
     let text = text.trim_end_matches(['\n', '\r']);
     // A progress bar rewrites its line; only its last state is a line.
     let text = text.rsplit('\r').next().unwrap_or_default();
-    text.chars().filter(|&c| c == '\t' || c == '\u{1b}' || !c.is_control()).collect()
+    text.chars()
+        .filter(|&c| c == '\t' || c == '\u{1b}' || !c.is_control())
+        .collect()
 }
 
 /// Writes a line to standard error; a closed pipe is no reason to stop a build.
@@ -209,7 +233,10 @@ mod tests {
         let mut lines = Lines::default();
         assert_eq!(lines.push(Stream::Stdout, b"on"), Vec::<String>::new());
         assert_eq!(lines.push(Stream::Stderr, b"err\n"), ["err"]);
-        assert_eq!(lines.push(Stream::Stdout, b"e\ntwo\n10%\r20%\nx"), ["one", "two", "20%"]);
+        assert_eq!(
+            lines.push(Stream::Stdout, b"e\ntwo\n10%\r20%\nx"),
+            ["one", "two", "20%"]
+        );
         assert_eq!(lines.finish(), ["x"]);
     }
 

@@ -18,7 +18,10 @@ pub(super) struct RawJson<W> {
 
 impl<W: Write> RawJson<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, vertices: HashMap::new() }
+        Self {
+            out,
+            vertices: HashMap::new(),
+        }
     }
 
     fn vertex(&mut self, vertex: VertexDigest, changes: impl IntoIterator<Item = (&'static str, Value)>) {
@@ -41,7 +44,10 @@ impl<W: Write + Send> Renderer for RawJson<W> {
                     fields.push(("inputs", inputs.into()));
                 }
                 if let Some(group) = added.group {
-                    fields.push(("progressGroup", json!({ "id": group.id, "name": group.name, "weak": group.weak })));
+                    fields.push((
+                        "progressGroup",
+                        json!({ "id": group.id, "name": group.name, "weak": group.weak }),
+                    ));
                 }
                 self.vertex(added.vertex, fields);
             }
@@ -69,7 +75,12 @@ impl<W: Write + Send> Renderer for RawJson<W> {
                 }
                 emit(&mut self.out, &json!({ "statuses": [record] }).to_string());
             }
-            Event::Log { vertex, time, stream, bytes } => {
+            Event::Log {
+                vertex,
+                time,
+                stream,
+                bytes,
+            } => {
                 let record = json!({
                     "vertex": vertex.to_string(), "stream": stream.number(), "data": base64(&bytes),
                     "timestamp": rfc3339(time),
@@ -126,7 +137,13 @@ mod tests {
 
     #[test]
     fn base64_as_rfc_4648() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

@@ -50,7 +50,11 @@ impl Tty {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Width and height of the terminal, each time anew: it may have been resized.
@@ -80,18 +84,31 @@ impl Tty {
             frame.push('\n');
         }
         // A terminal that went away is no reason to stop a build.
-        self.out.write_all(frame.as_bytes()).and_then(|()| self.out.flush()).unwrap_or_default();
+        self.out
+            .write_all(frame.as_bytes())
+            .and_then(|()| self.out.flush())
+            .unwrap_or_default();
     }
 
     fn live(&self, width: usize, height: usize) -> Vec<String> {
         let now = SystemTime::now();
         let elapsed = now.duration_since(self.begun).unwrap_or_default();
-        let head = format!("[+] Building {:.1}s ({}/{})", elapsed.as_secs_f64(), self.ended, self.total);
+        let head = format!(
+            "[+] Building {:.1}s ({}/{})",
+            elapsed.as_secs_f64(),
+            self.ended,
+            self.total
+        );
         let mut lines = vec![self.paint("1", &fit(&head, width))];
         let room = height.saturating_sub(3);
         for vertex in self.running.iter().take(ROWS) {
-            let Some(shown) = self.vertices.get(vertex) else { continue };
-            let since = shown.started.and_then(|started| now.duration_since(started).ok()).unwrap_or_default();
+            let Some(shown) = self.vertices.get(vertex) else {
+                continue;
+            };
+            let since = shown
+                .started
+                .and_then(|started| now.duration_since(started).ok())
+                .unwrap_or_default();
             lines.push(self.paint("36", &row(" => ", &shown.name, since, width)));
             for (id, current, total) in &shown.statuses {
                 let amount = match (current, total) {
@@ -139,8 +156,13 @@ impl Renderer for Tty {
                 self.running.retain(|running| *running != vertex);
                 self.ended += 1;
                 let (width, _) = self.size();
-                let Some(shown) = self.vertices.get_mut(&vertex) else { return };
-                let since = shown.started.and_then(|started| time.duration_since(started).ok()).unwrap_or_default();
+                let Some(shown) = self.vertices.get_mut(&vertex) else {
+                    return;
+                };
+                let since = shown
+                    .started
+                    .and_then(|started| time.duration_since(started).ok())
+                    .unwrap_or_default();
                 let name = shown.name.clone();
                 let tail: Vec<String> = shown.tail.drain(..).collect();
                 let above = match outcome {
@@ -163,7 +185,9 @@ impl Renderer for Tty {
                     }
                 }
             }
-            Event::Log { vertex, stream, bytes, .. } => {
+            Event::Log {
+                vertex, stream, bytes, ..
+            } => {
                 if let Some(shown) = self.vertices.get_mut(&vertex) {
                     for line in shown.lines.push(stream, &bytes) {
                         if shown.tail.len() == TAIL {
@@ -228,7 +252,10 @@ mod tests {
 
     #[test]
     fn rows_keep_to_the_width() {
-        assert_eq!(row(" => ", "RUN x", Duration::from_millis(1200), 20), " => RUN x      1.2s");
+        assert_eq!(
+            row(" => ", "RUN x", Duration::from_millis(1200), 20),
+            " => RUN x      1.2s"
+        );
         assert_eq!(fit("\x1b[1mabcdef\x1b[0m", 4), "\x1b[1mabc\x1b[0m");
     }
 }

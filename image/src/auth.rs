@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, general_purpose};
 use serde::Deserialize;
 
@@ -228,7 +228,7 @@ fn from_pair(username: String, password: String) -> Credentials {
 fn decode_auth(auth: &str) -> Option<(String, String)> {
     let engine = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
-        GeneralPurposeConfig::from(general_purpose::PAD).with_decode_padding_mode(DecodePaddingMode::Indifferent),
+        general_purpose::PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
     let text = String::from_utf8(engine.decode(auth.trim()).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;

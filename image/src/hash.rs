@@ -1,4 +1,5 @@
 //! Readers and writers that hash what passes.
+#![allow(dead_code, reason = "for layers, which are written next")]
 
 use std::io::{self, Read, Write};
 

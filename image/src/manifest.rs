@@ -269,6 +269,7 @@ impl Index {
 
 /// What a reference leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "few at a time")]
 pub enum Document {
     /// One image.
     Manifest(Manifest),

@@ -9,9 +9,15 @@ fn every_path_in_architecture_md_exists() {
     for word in text.split('`').skip(1).step_by(2) {
         let is_path = word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
         if is_path && !word.starts_with('/') {
-            assert!(top().join(word).exists(), "ARCHITECTURE.md names `{word}`, which is not there");
+            assert!(
+                top().join(word).exists(),
+                "ARCHITECTURE.md names `{word}`, which is not there"
+            );
             checked += 1;
         }
     }
-    assert!(checked > 10, "only {checked} paths found; is the text still of that form?");
+    assert!(
+        checked > 10,
+        "only {checked} paths found; is the text still of that form?"
+    );
 }

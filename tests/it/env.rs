@@ -67,13 +67,20 @@ impl TestEnv {
         let mut env = Self::new();
         env.start_registry();
         let setup = top().join("tests/conformance/dockerfile/setup_bases.py");
-        env.tool("python3", &[setup.to_str().expect("path"), "--registry", &env.registry()]).ok();
+        env.tool(
+            "python3",
+            &[setup.to_str().expect("path"), "--registry", &env.registry()],
+        )
+        .ok();
         env
     }
 
     /// Starts an empty registry.
     pub(crate) fn start_registry(&mut self) {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("free port").port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .expect("free port")
+            .port();
         let config = self.path("registry.yml");
         let data = self.path("registry");
         let text = format!(
@@ -92,14 +99,20 @@ impl TestEnv {
         self.registry = Some((child, port));
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(start.elapsed() < Duration::from_secs(10), "the registry does not answer");
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "the registry does not answer"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// `127.0.0.1:port`.
     pub(crate) fn registry(&self) -> String {
-        format!("127.0.0.1:{}", self.registry.as_ref().expect("a registry was started").1)
+        format!(
+            "127.0.0.1:{}",
+            self.registry.as_ref().expect("a registry was started").1
+        )
     }
 
     /// Kills the registry: what follows must not need it.
@@ -164,7 +177,9 @@ impl TestEnv {
     pub(crate) fn tool(&self, program: &str, args: &[&str]) -> Said {
         let mut command = self.command(program);
         let output = command.args(args).output();
-        output.unwrap_or_else(|err| panic!("`{program}` must be installed: {err}")).into()
+        output
+            .unwrap_or_else(|err| panic!("`{program}` must be installed: {err}"))
+            .into()
     }
 
     /// Fails the test when anything of this world's store is mounted, runs or lies in scratch.
@@ -174,13 +189,17 @@ impl TestEnv {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(&here), "left mounted:\n{mounts}");
         for process in fs::read_dir("/proc").expect("proc").flatten() {
-            let Ok(line) = fs::read(process.path().join("cmdline")) else { continue };
+            let Ok(line) = fs::read(process.path().join("cmdline")) else {
+                continue;
+            };
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             let ours = line.contains(&here) && !line.contains("docker-registry");
             assert!(!ours, "still running: {line}");
         }
         let work = self.path("store/work");
-        let left: Vec<_> = fs::read_dir(&work).map(|entries| entries.flatten().collect()).unwrap_or_default();
+        let left: Vec<_> = fs::read_dir(&work)
+            .map(|entries| entries.flatten().collect())
+            .unwrap_or_default();
         assert!(left.is_empty(), "left in scratch: {left:?}");
     }
 }

@@ -17,8 +17,16 @@ fn world() -> (TestEnv, TreeDigest) {
     let env = TestEnv::new();
     let store = Store::open(&env.path("store"), Access::ReadWrite).expect("open");
     let file = |name: &str, bytes: &[u8]| {
-        let node = Node::File { blob: store.put_bytes(bytes).expect("put"), size: bytes.len() as u64, link: None };
-        Entry { name: name.as_bytes().to_vec(), meta: Metadata::new(0o644), node }
+        let node = Node::File {
+            blob: store.put_bytes(bytes).expect("put"),
+            size: bytes.len() as u64,
+            link: None,
+        };
+        Entry {
+            name: name.as_bytes().to_vec(),
+            meta: Metadata::new(0o644),
+            node,
+        }
     };
     let mut root = Directory::empty_root();
     root.set(file("large", &vec![b'x'; LARGE]));
@@ -26,8 +34,16 @@ fn world() -> (TestEnv, TreeDigest) {
     let tree = store.put_directory(root.clone()).expect("put").digest;
     root.root = None;
     let diff = store.put_directory(root).expect("put").digest;
-    let snapshot = Snapshot { tree, layers: vec![Layer { diff, diff_id: None }] };
-    let root = GcRoot { name: "app:1".into(), snapshots: vec![snapshot], payload: Vec::new(), created: 1 };
+    let snapshot = Snapshot {
+        tree,
+        layers: vec![Layer { diff, diff_id: None }],
+    };
+    let root = GcRoot {
+        name: "app:1".into(),
+        snapshots: vec![snapshot],
+        payload: Vec::new(),
+        created: 1,
+    };
     store.set_root(&root).expect("root");
     let mut loose = Directory::empty_root();
     loose.set(file("loose", &vec![b'y'; LARGE]));
@@ -41,7 +57,10 @@ fn trees_are_listed_and_read() {
     let (env, tree) = world();
     assert_eq!(env.cbs(&["store", "ls", "app:1"]).ok().stdout, "large\nsmall\n");
     assert_eq!(env.cbs(&["store", "cat", "app:1:small"]).ok().stdout, "hello\n");
-    assert_eq!(env.cbs(&["store", "cat", &format!("{tree}:/small")]).ok().stdout, "hello\n");
+    assert_eq!(
+        env.cbs(&["store", "cat", &format!("{tree}:/small")]).ok().stdout,
+        "hello\n"
+    );
     assert!(env.cbs(&["store", "roots"]).ok().stdout.contains(&tree.to_string()));
     env.cbs(&["store", "ls", "app:2"]).fails_with(&["app:2", "app:1"]);
     env.cbs(&["store", "cat", "app:1:none"]).fails_with(&["none"]);
@@ -64,7 +83,8 @@ fn gc_takes_what_nothing_keeps() {
     env.cbs(&["store", "unroot", "app:1"]).fails_with(&["app:1"]);
     env.cbs(&["gc", "--all"]).ok();
     assert_eq!(du(&env)["disk"]["largeBlobs"]["count"], 0);
-    env.cbs(&["gc", "--max-used-space", "3parsecs"]).fails_with(&["parsecs"]);
+    env.cbs(&["gc", "--max-used-space", "3parsecs"])
+        .fails_with(&["parsecs"]);
 }
 
 #[test]
@@ -79,21 +99,35 @@ fn damage_is_named_and_mended() {
     assert_eq!(said.code, 1);
     assert!(said.stdout.contains(&hex), "{}", said.stdout);
     let said = env.cbs(&["store", "verify", "--repair"]);
-    assert!(said.stdout.contains(&hex) && said.stdout.contains("mended"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains(&hex) && said.stdout.contains("mended"),
+        "{}",
+        said.stdout
+    );
 }
 
 #[test]
 fn mount_shows_trees_and_ends_with_an_interrupt_as_root() {
     let (env, tree) = world();
-    let mut child = env.cbs_command(&["mount", &env.at("mnt")]).stderr(Stdio::null()).spawn().expect("cbs starts");
+    let mut child = env
+        .cbs_command(&["mount", &env.at("mnt")])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("cbs starts");
     let file = env.path("mnt").join(tree.to_string()).join("large");
     let start = Instant::now();
     while !file.exists() {
-        assert!(start.elapsed() < Duration::from_secs(20), "nothing appears below the mount");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "nothing appears below the mount"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(fs::read(&file).expect("read").len(), LARGE);
-    assert_eq!(fs::read_to_string(env.path("mnt/app:1/small")).expect("by name"), "hello\n");
+    assert_eq!(
+        fs::read_to_string(env.path("mnt/app:1/small")).expect("by name"),
+        "hello\n"
+    );
     env.tool("kill", &["-INT", &child.id().to_string()]).ok();
     assert!(child.wait().expect("wait").success());
     env.nothing_left();

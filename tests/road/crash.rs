@@ -19,8 +19,12 @@ fn kill_9_during_a_build_as_root() {
     let build = ["build", "--output", &output, "ctx"];
     // Spread over start, pull, run, ingest and export; the store is kept from one to the next.
     for delay in (0..20).map(|step| step * 35) {
-        let mut child =
-            env.cbs_command(&build).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("cbs starts");
+        let mut child = env
+            .cbs_command(&build)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("cbs starts");
         std::thread::sleep(Duration::from_millis(delay));
         // It may have finished before the kill.
         child.kill().unwrap_or_default();
@@ -36,15 +40,23 @@ fn kill_9_during_a_build_as_root() {
 
     std::fs::rename(env.path("store"), env.path("killed-store")).unwrap();
     env.cbs(&build).ok();
-    assert_eq!(std::fs::read(env.path("out.tar")).unwrap(), killed, "a quiet build gives the same bytes");
+    assert_eq!(
+        std::fs::read(env.path("out.tar")).unwrap(),
+        killed,
+        "a quiet build gives the same bytes"
+    );
 }
 
 #[test]
 fn interrupt_stops_the_container_as_root() {
     let env = TestEnv::with_registry();
     env.write("ctx/Dockerfile", "FROM REGISTRY/cbs-test/busybox:1\nRUN sleep 987654\n");
-    let mut child =
-        env.cbs_command(&["build", "ctx"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("cbs starts");
+    let mut child = env
+        .cbs_command(&["build", "ctx"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("cbs starts");
     let running = || env.tool("pgrep", &["-f", "sleep 987654"]).code == 0;
     for _ in 0..200 {
         if running() {

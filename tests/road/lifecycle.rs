@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::env::TestEnv;
 
-const DOCKERFILE: &str = "FROM REGISTRY/cbs-test/busybox:1\nRUN echo one > /one; echo said-one\nRUN seq 100000 > /two\n";
+const DOCKERFILE: &str =
+    "FROM REGISTRY/cbs-test/busybox:1\nRUN echo one > /one; echo said-one\nRUN seq 100000 > /two\n";
 
 fn built() -> TestEnv {
     let env = TestEnv::with_registry();
@@ -19,13 +20,20 @@ fn built() -> TestEnv {
 fn du_gc_and_verify_as_root() {
     let env = built();
     env.cbs(&["store", "verify"]).ok();
-    let du: serde_json::Value = serde_json::from_str(&env.cbs(&["du", "--json"]).ok().stdout).expect("du --json is JSON");
+    let du: serde_json::Value =
+        serde_json::from_str(&env.cbs(&["du", "--json"]).ok().stdout).expect("du --json is JSON");
     assert!(du.is_object(), "{du}");
     env.cbs(&["gc", "--dry-run"]).ok();
     env.cbs(&["gc", "--all"]).ok();
     // The root kept the image: exporting needs no registry.
-    env.cbs(&["export", "example/it:1", "--type", "tar", "-o", &env.at("out.tar")]).ok();
-    assert!(env.tool("tar", &["-tf", &env.at("out.tar")]).ok().stdout.contains("two"));
+    env.cbs(&["export", "example/it:1", "--type", "tar", "-o", &env.at("out.tar")])
+        .ok();
+    assert!(
+        env.tool("tar", &["-tf", &env.at("out.tar")])
+            .ok()
+            .stdout
+            .contains("two")
+    );
     env.nothing_left();
 }
 
@@ -40,12 +48,26 @@ fn damage_is_named_refused_and_repaired_as_root() {
     let name = blob.file_name().unwrap().to_str().unwrap().to_owned();
     let said = env.cbs(&["store", "verify"]);
     assert_ne!(said.code, 0);
-    assert!((said.stdout + &said.stderr).contains(&name), "the damaged blob is named");
+    assert!(
+        (said.stdout + &said.stderr).contains(&name),
+        "the damaged blob is named"
+    );
     let said = env.cbs(&["store", "verify", "--repair"]);
-    assert!((said.stdout + &said.stderr).contains(&name), "the repair says what it did");
+    assert!(
+        (said.stdout + &said.stderr).contains(&name),
+        "the repair says what it did"
+    );
     env.cbs(&["store", "verify"]).ok();
     // What was lost is built again.
-    env.cbs(&["build", "-t", "example/it:1", "--output", &format!("type=tar,dest={}", env.at("out.tar")), "ctx"]).ok();
+    env.cbs(&[
+        "build",
+        "-t",
+        "example/it:1",
+        "--output",
+        &format!("type=tar,dest={}", env.at("out.tar")),
+        "ctx",
+    ])
+    .ok();
     let two = env.tool("tar", &["-xOf", &env.at("out.tar"), "two"]).ok().stdout;
     assert_eq!(two.lines().last(), Some("100000"));
 }
@@ -66,14 +88,27 @@ fn largest_blob(env: &TestEnv) -> std::path::PathBuf {
 fn mount_shows_trees_and_leaves_nothing_as_root() {
     let env = built();
     let dir = env.path("mnt");
-    let mut child = env.cbs_command(&["mount", &env.at("mnt")]).stdout(Stdio::null()).spawn().expect("cbs mount");
+    let mut child = env
+        .cbs_command(&["mount", &env.at("mnt")])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("cbs mount");
     let start = Instant::now();
     let found = loop {
-        let names: Vec<_> = fs::read_dir(&dir).map(|entries| entries.flatten().collect()).unwrap_or_default();
-        if let Some(found) = names.iter().map(|entry| entry.path()).find_map(|path| find(&path, "two")) {
+        let names: Vec<_> = fs::read_dir(&dir)
+            .map(|entries| entries.flatten().collect())
+            .unwrap_or_default();
+        if let Some(found) = names
+            .iter()
+            .map(|entry| entry.path())
+            .find_map(|path| find(&path, "two"))
+        {
             break found;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "nothing appears below the mount");
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "nothing appears below the mount"
+        );
         std::thread::sleep(Duration::from_millis(50));
     };
     assert_eq!(fs::read_to_string(found).unwrap().lines().count(), 100_000);
@@ -87,10 +122,14 @@ fn find(below: &std::path::Path, name: &str) -> Option<std::path::PathBuf> {
     if direct.exists() {
         return Some(direct);
     }
-    fs::read_dir(below).ok()?.flatten().filter(|entry| entry.path().is_dir()).find_map(|entry| {
-        let path = entry.path().join(name);
-        path.exists().then_some(path)
-    })
+    fs::read_dir(below)
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .find_map(|entry| {
+            let path = entry.path().join(name);
+            path.exists().then_some(path)
+        })
 }
 
 #[test]
@@ -109,5 +148,10 @@ fn a_written_definition_is_realised_as_root() {
     env.cbs(&["plan", "ctx", "--output", &env.at("graph.pb")]).ok();
     let output = format!("type=tar,dest={}", env.at("graph.tar"));
     env.cbs(&["realize", &env.at("graph.pb"), "--output", &output]).ok();
-    assert!(env.tool("tar", &["-tf", &env.at("graph.tar")]).ok().stdout.contains("two"));
+    assert!(
+        env.tool("tar", &["-tf", &env.at("graph.tar")])
+            .ok()
+            .stdout
+            .contains("two")
+    );
 }

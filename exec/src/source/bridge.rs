@@ -22,7 +22,13 @@ pub(crate) type ChunkSender = mpsc::Sender<io::Result<Bytes>>;
 /// A connected pair.
 pub(crate) fn chunk_channel() -> (ChunkSender, ChunkReader) {
     let (sender, chunks) = mpsc::channel(QUEUE);
-    (sender, ChunkReader { chunks, current: Bytes::new() })
+    (
+        sender,
+        ChunkReader {
+            chunks,
+            current: Bytes::new(),
+        },
+    )
 }
 
 /// Moves a stream into the channel; an error is the reader's error. Ends early when the reader is gone.
@@ -60,9 +66,16 @@ mod tests {
 
     #[test]
     fn bytes_arrive_in_order_and_errors_end_the_stream() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .expect("runtime");
         let (sender, mut reader) = chunk_channel();
-        let chunks = [Ok(Bytes::from_static(b"ab")), Ok(Bytes::new()), Ok(Bytes::from_static(b"c"))];
+        let chunks = [
+            Ok(Bytes::from_static(b"ab")),
+            Ok(Bytes::new()),
+            Ok(Bytes::from_static(b"c")),
+        ];
         runtime.spawn(pump::<io::Error>(futures_util::stream::iter(chunks), sender));
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("read");

@@ -53,7 +53,12 @@ impl GitRequest {
             Some(url) => url.split('#').next().unwrap_or_default().to_owned(),
             None => format!("https://{remote}"),
         };
-        Self { remote, reference: reference.to_owned(), subdir: subdir.trim_matches('/').to_owned(), ..Self::default() }
+        Self {
+            remote,
+            reference: reference.to_owned(),
+            subdir: subdir.trim_matches('/').to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Asks the remote what the reference is now; a full commit id needs no asking.
@@ -62,10 +67,20 @@ impl GitRequest {
     /// [`SourceError::Git`] when the remote cannot be asked or has no such reference.
     pub fn resolve(&self) -> Result<Commit, SourceError> {
         if is_commit(&self.reference) {
-            return self.check(Commit { id: self.reference.clone(), reference: None });
+            return self.check(Commit {
+                id: self.reference.clone(),
+                reference: None,
+            });
         }
-        let wanted = if self.reference.is_empty() { "HEAD" } else { &self.reference };
-        let listing = self.git(None, ["ls-remote", "--", &self.remote, wanted, &format!("{wanted}^{{}}")])?;
+        let wanted = if self.reference.is_empty() {
+            "HEAD"
+        } else {
+            &self.reference
+        };
+        let listing = self.git(
+            None,
+            ["ls-remote", "--", &self.remote, wanted, &format!("{wanted}^{{}}")],
+        )?;
         let refs: Vec<(&str, &str)> = listing.lines().filter_map(|line| line.split_once('\t')).collect();
         let find = |name: &str| refs.iter().find(|(_, found)| *found == name).map(|(id, _)| *id);
         let candidates = [
@@ -78,10 +93,16 @@ impl GitRequest {
             if let Some(id) = find(&name) {
                 // An annotated tag stands for the commit it points to.
                 let id = find(&format!("{name}^{{}}")).unwrap_or(id).to_owned();
-                return self.check(Commit { id, reference: Some(name) });
+                return self.check(Commit {
+                    id,
+                    reference: Some(name),
+                });
             }
         }
-        Err(SourceError::GitReference { remote: self.redacted(), reference: wanted.to_owned() })
+        Err(SourceError::GitReference {
+            remote: self.redacted(),
+            reference: wanted.to_owned(),
+        })
     }
 
     fn check(&self, commit: Commit) -> Result<Commit, SourceError> {
@@ -102,7 +123,15 @@ impl GitRequest {
     /// [`SourceError`] with what git said.
     pub fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
         if !mirror.join("HEAD").exists() {
-            self.git(None, [OsStr::new("init"), OsStr::new("--bare"), OsStr::new("--quiet"), mirror.as_os_str()])?;
+            self.git(
+                None,
+                [
+                    OsStr::new("init"),
+                    OsStr::new("--bare"),
+                    OsStr::new("--quiet"),
+                    mirror.as_os_str(),
+                ],
+            )?;
         }
         let have = format!("{}^{{commit}}", commit.id);
         if self.git(Some(mirror), ["cat-file", "-e", &have]).is_err() {
@@ -110,7 +139,14 @@ impl GitRequest {
             let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", &self.remote, what];
             // A server may refuse to serve a commit by its id, or to be shallow: then everything is fetched.
             if self.git(Some(mirror), shallow).is_err() || self.git(Some(mirror), ["cat-file", "-e", &have]).is_err() {
-                let all = ["fetch", "--quiet", "--tags", "--", &self.remote, "+refs/*:refs/remotes/cbs/*"];
+                let all = [
+                    "fetch",
+                    "--quiet",
+                    "--tags",
+                    "--",
+                    &self.remote,
+                    "+refs/*:refs/remotes/cbs/*",
+                ];
                 self.git(Some(mirror), all)?;
             }
         }
@@ -118,7 +154,10 @@ impl GitRequest {
             self.clone_with_history(commit, mirror, target)?;
         } else {
             let tree = format!("--work-tree={}", target.display());
-            self.git(Some(mirror), [tree.as_str(), "checkout", "--quiet", "--force", &commit.id, "--", "."])?;
+            self.git(
+                Some(mirror),
+                [tree.as_str(), "checkout", "--quiet", "--force", &commit.id, "--", "."],
+            )?;
             if !self.skip_submodules && target.join(".gitmodules").exists() {
                 self.clone_with_history(commit, mirror, target)?;
                 std::fs::remove_dir_all(target.join(".git")).map_err(SourceError::io("remove", target))?;
@@ -141,7 +180,15 @@ impl GitRequest {
             self.git(None, all)
         };
         at(&["init", "--quiet"])?;
-        at(&["-c", "protocol.file.allow=always", "fetch", "--quiet", "--depth=1", &mirror.to_string_lossy(), &commit.id])?;
+        at(&[
+            "-c",
+            "protocol.file.allow=always",
+            "fetch",
+            "--quiet",
+            "--depth=1",
+            &mirror.to_string_lossy(),
+            &commit.id,
+        ])?;
         at(&["checkout", "--quiet", "--force", "FETCH_HEAD"])?;
         at(&["remote", "add", "origin", &self.remote])?;
         if !self.skip_submodules {
@@ -195,7 +242,14 @@ impl GitRequest {
                 .env("GIT_CONFIG_KEY_0", format!("http.{}.extraheader", self.remote))
                 .env("GIT_CONFIG_VALUE_0", format!("Authorization: {header}"));
         }
-        command.args(["-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", "-c", "safe.directory=*"]);
+        command.args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "advice.detachedHead=false",
+            "-c",
+            "safe.directory=*",
+        ]);
         if let Some(dir) = git_dir {
             command.arg("--git-dir").arg(dir);
         }
@@ -206,7 +260,9 @@ impl GitRequest {
         }
         Err(SourceError::Git {
             remote: self.redacted(),
-            command: arguments.first().map_or(String::new(), |first| first.as_ref().to_string_lossy().into_owned()),
+            command: arguments
+                .first()
+                .map_or(String::new(), |first| first.as_ref().to_string_lossy().into_owned()),
             output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
     }
@@ -214,7 +270,10 @@ impl GitRequest {
 
 /// Whether a reference is a full commit id.
 fn is_commit(reference: &str) -> bool {
-    matches!(reference.len(), 40 | 64) && reference.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    matches!(reference.len(), 40 | 64)
+        && reference
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 #[cfg(test)]
@@ -247,13 +306,22 @@ mod tests {
 
         let url = format!("file://{}", origin.display());
         let mut request = GitRequest::parse("git://x#main:sub", Some(&format!("{url}#main:sub")));
-        assert_eq!((request.remote.as_str(), request.subdir.as_str()), (url.as_str(), "sub"));
+        assert_eq!(
+            (request.remote.as_str(), request.subdir.as_str()),
+            (url.as_str(), "sub")
+        );
         let commit = request.resolve().expect("main");
         request.reference = "v1".to_owned();
-        assert_eq!(request.resolve().expect("tag").id, commit.id, "a tag stands for its commit");
+        assert_eq!(
+            request.resolve().expect("tag").id,
+            commit.id,
+            "a tag stands for its commit"
+        );
         let target = dir.path().join("out");
         std::fs::create_dir(&target).expect("mkdir");
-        let time = request.checkout(&commit, &dir.path().join("mirror"), &target).expect("checkout");
+        let time = request
+            .checkout(&commit, &dir.path().join("mirror"), &target)
+            .expect("checkout");
         assert_eq!(time, 1_580_608_922);
         assert_eq!(std::fs::read_to_string(target.join("sub/file")).expect("read"), "one\n");
         assert!(!target.join(".git").exists());
@@ -268,7 +336,10 @@ mod tests {
 
     #[test]
     fn secrets_of_a_remote_are_not_shown() {
-        let request = GitRequest { remote: "https://user:pass@example.com/x.git".into(), ..GitRequest::default() };
+        let request = GitRequest {
+            remote: "https://user:pass@example.com/x.git".into(),
+            ..GitRequest::default()
+        };
         assert_eq!(request.redacted(), "https://example.com/x.git");
     }
 }

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use cbs_store::{
-    BlobDigest, BlobStore, Directory, DirectoryStore, Entry, KeyHasher, Metadata, Node, Sha256Digest, Snapshot, Store,
-    StoreError, Timestamp, Layer,
+    BlobDigest, BlobStore, Directory, DirectoryStore, Entry, KeyHasher, Layer, Metadata, Node, Sha256Digest, Snapshot,
+    Store, StoreError, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -65,27 +65,53 @@ impl HttpRequest {
     /// The key of what was downloaded: content, name, mode and owner, as BuildKit's http source.
     pub fn key(&self, download: &Download) -> [u8; 32] {
         let mut hasher = KeyHasher::new("cbs.source.http.v1");
-        hasher.field(download.sha256.as_bytes()).field(self.file_name().as_bytes());
-        hasher.number(self.mode.into()).number(self.uid.into()).number(self.gid.into());
+        hasher
+            .field(download.sha256.as_bytes())
+            .field(self.file_name().as_bytes());
+        hasher
+            .number(self.mode.into())
+            .number(self.uid.into())
+            .number(self.gid.into());
         hasher.field(download.last_modified.as_deref().unwrap_or_default().as_bytes());
         hasher.finish()
     }
 
     /// The snapshot: one file in an empty root.
     pub fn snapshot(&self, store: &Store, download: &Download) -> Result<Snapshot, SourceError> {
-        let blob: BlobDigest = download.blob.parse().map_err(|_| SourceError::Facts { what: self.url.clone() })?;
+        let blob: BlobDigest = download
+            .blob
+            .parse()
+            .map_err(|_| SourceError::Facts { what: self.url.clone() })?;
         let seconds = download.last_modified.as_deref().and_then(parse_http_date).unwrap_or(0);
         let mtime = Timestamp { seconds, nanos: 0 };
-        let meta = Metadata { uid: self.uid, gid: self.gid, mtime, ..Metadata::new(self.mode & 0o7777) };
+        let meta = Metadata {
+            uid: self.uid,
+            gid: self.gid,
+            mtime,
+            ..Metadata::new(self.mode & 0o7777)
+        };
         let name = self.file_name().into_bytes();
         cbs_store::check_name(&name).map_err(StoreError::from)?;
-        let node = Node::File { blob, size: download.size, link: None };
+        let node = Node::File {
+            blob,
+            size: download.size,
+            link: None,
+        };
         let entry = Entry { name, meta, node };
-        let layer = store.put_directory(Directory { entries: vec![entry.clone()], ..Directory::default() })?;
+        let layer = store.put_directory(Directory {
+            entries: vec![entry.clone()],
+            ..Directory::default()
+        })?;
         let mut root = Directory::empty_root();
         root.set(entry);
         let tree = store.put_directory(root)?;
-        Ok(Snapshot { tree: tree.digest, layers: vec![Layer { diff: layer.digest, diff_id: None }] })
+        Ok(Snapshot {
+            tree: tree.digest,
+            layers: vec![Layer {
+                diff: layer.digest,
+                diff_id: None,
+            }],
+        })
     }
 }
 
@@ -112,7 +138,12 @@ pub async fn fetch(
             Ok(response) if response.status().is_server_error() && attempt < 4 => {}
             Ok(response) => break response,
             Err(err) if attempt < 4 && (err.is_timeout() || err.is_connect()) && !is_refused(&err) => {}
-            Err(source) => return Err(SourceError::Http { url: request.url.clone(), source }),
+            Err(source) => {
+                return Err(SourceError::Http {
+                    url: request.url.clone(),
+                    source,
+                });
+            }
         }
         tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
     };
@@ -122,10 +153,17 @@ pub async fn fetch(
         return check(request, before);
     }
     if !response.status().is_success() {
-        return Err(SourceError::HttpStatus { url: request.url.clone(), status: response.status().as_u16() });
+        return Err(SourceError::HttpStatus {
+            url: request.url.clone(),
+            status: response.status().as_u16(),
+        });
     }
     let header = |name: reqwest::header::HeaderName| {
-        response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
     };
     let (etag, last_modified) = (header(reqwest::header::ETAG), header(reqwest::header::LAST_MODIFIED));
     let total = response.content_length();
@@ -134,15 +172,26 @@ pub async fn fetch(
     let writing = {
         let store = store.clone();
         blocking(move || {
-            let mut tee = Sha256Reader { inner: reader, hash: sha2::Sha256::new(), count: 0, total, progress };
+            let mut tee = Sha256Reader {
+                inner: reader,
+                hash: sha2::Sha256::new(),
+                count: 0,
+                total,
+                progress,
+            };
             let (blob, size) = store.put_reader(&mut tee)?;
             Ok::<_, StoreError>((blob, size, Sha256Digest::from_bytes(tee.hash.finalize().into())))
         })
     };
     let ((), written) = tokio::join!(pumping, writing);
     let (blob, size, sha256) = written?;
-    let download =
-        Download { blob: blob.to_string(), size, sha256: sha256.to_string(), etag, last_modified };
+    let download = Download {
+        blob: blob.to_string(),
+        size,
+        sha256: sha256.to_string(),
+        etag,
+        last_modified,
+    };
     let download = check(request, download)?;
     let (store, url) = (store.clone(), request.url.clone());
     blocking(move || {
@@ -199,10 +248,16 @@ fn check(request: &HttpRequest, download: Download) -> Result<Download, SourceEr
 async fn known(store: &Store, namespace: &'static str, key: &str) -> Result<Option<Download>, SourceError> {
     let (store, key) = (store.clone(), key.to_owned());
     blocking(move || {
-        let Some((bytes, _)) = store.fact(namespace, &key)? else { return Ok(None) };
+        let Some((bytes, _)) = store.fact(namespace, &key)? else {
+            return Ok(None);
+        };
         // A fact of another version, or damaged, is only a lost saving.
-        let Ok(download) = serde_json::from_slice::<Download>(&bytes) else { return Ok(None) };
-        let Ok(blob) = download.blob.parse() else { return Ok(None) };
+        let Ok(download) = serde_json::from_slice::<Download>(&bytes) else {
+            return Ok(None);
+        };
+        let Ok(blob) = download.blob.parse() else {
+            return Ok(None);
+        };
         Ok(store.missing_blobs(&[blob])?.is_empty().then_some(download))
     })
     .await
@@ -230,14 +285,16 @@ impl<R: Read, P: Fn(u64, Option<u64>)> Read for Sha256Reader<R, P> {
 pub fn parse_http_date(text: &str) -> Option<i64> {
     let mut words = text.split_once(", ")?.1.split(' ');
     let day: i64 = words.next()?.parse().ok()?;
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let month_name = words.next()?;
     let month = MONTHS.iter().position(|name| *name == month_name)? as i64 + 1;
     let year: i64 = words.next()?.parse().ok()?;
     let mut clock = words.next()?.split(':').map(|part| part.parse::<i64>().ok());
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !(1..=31).contains(&day) || !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
+    if !(1..=31).contains(&day) || !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second)
+    {
         return None;
     }
     Some(days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
@@ -261,7 +318,12 @@ mod tests {
     fn http_dates() {
         assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         assert_eq!(parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        for bad in ["", "Sun, 99 Nov 1994 08:49:37 GMT", "yesterday", "Sun, 06 Foo 1994 08:49:37 GMT"] {
+        for bad in [
+            "",
+            "Sun, 99 Nov 1994 08:49:37 GMT",
+            "yesterday",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+        ] {
             assert_eq!(parse_http_date(bad), None, "{bad}");
         }
     }

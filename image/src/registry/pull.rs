@@ -168,6 +168,7 @@ impl Registry {
         }
     }
 
+    #[allow(clippy::wrong_self_convention, reason = "it asks from them")]
     /// Asks mirrors and the registry in turn; when all fail, the registry's own answer is the one reported.
     async fn from_any<T>(
         &self,

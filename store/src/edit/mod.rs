@@ -277,6 +277,7 @@ impl<'a> Edit<'a> {
         self.put(path, &entry)
     }
 
+    #[allow(dead_code, reason = "for code in this crate that edits whole levels")]
     pub(crate) fn draft_mut(&mut self) -> &mut Draft<'a> {
         &mut self.draft
     }

@@ -130,7 +130,7 @@ impl SymbolicMode {
                     }
                 }
                 Step::Copy { from, to, operator } => {
-                    let bits = (mode >> from & 7) * 0o111 & to;
+                    let bits = ((mode >> from & 7) * 0o111) & to;
                     match operator {
                         Operator::Add => mode |= bits,
                         Operator::Remove => mode &= !bits,
