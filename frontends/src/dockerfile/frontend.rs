@@ -185,7 +185,7 @@ pub async fn check(
             .or(dockerfile.check.as_ref().map(|c| &c.value));
         linter.config = text.and_then(|text| LintConfig::parse(text).ok()).unwrap_or_default();
         check_syntax(&dockerfile, &mut linter);
-        (complaints, linter.warnings)
+        (complaints.into_iter().map(as_parse_error).collect(), linter.warnings)
     };
     let diagnostics = if complaints.is_empty() {
         Vec::new()
@@ -193,6 +193,17 @@ pub async fn check(
         report(&file, &complaints).diagnostics
     };
     Ok(LintResults::new(&file, &warnings, &diagnostics))
+}
+
+/// Tools that read the JSON of a check know errors of the text by these words.
+fn as_parse_error(complaint: Complaint) -> Complaint {
+    match complaint.lines {
+        Some(lines) => {
+            let message = format!("dockerfile parse error on line {}: {}", lines.first, complaint.message);
+            Complaint { message, ..complaint }
+        }
+        None => complaint,
+    }
 }
 
 /// Lists what a target takes: `--call outline`.

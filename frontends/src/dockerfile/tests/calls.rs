@@ -76,7 +76,7 @@ fn checks() {
         }
       ],
       "buildError": {
-        "message": "unknown instruction: NOPE (did you mean COPY?)",
+        "message": "dockerfile parse error on line 3: unknown instruction: NOPE (did you mean COPY?)",
         "location": {
           "ranges": [
             {
