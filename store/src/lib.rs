@@ -37,8 +37,10 @@ mod digest;
 mod directory;
 pub mod edit;
 mod error;
+pub mod ingest;
 mod memory;
 pub mod patterns;
+mod staging;
 mod store;
 #[cfg(test)]
 mod testing;

@@ -10,9 +10,11 @@
 //!
 //! Paths are bytes (names in a tree need not be UTF-8), relative, use `/` and are clean ([`clean_path`]).
 
+mod filter;
 mod glob;
 mod list;
 
+pub use filter::{FilterState, PathFilter, Verdict};
 pub use glob::{Glob, has_glob_characters};
 pub use list::{Below, ParentMatch, PatternList, parse_ignore_file};
 

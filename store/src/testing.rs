@@ -226,6 +226,7 @@ pub(crate) fn any_tree() -> impl Strategy<Value = String> {
                 .collect();
             let owner = if chown { " 1:2" } else { "" };
             let text = ["x", "yy", ""][usize::from(content)];
+            let target = ["x", "../b", "/a/c"][usize::from(content)];
             let bits = ["", " 700", " 4755"][usize::from(mode)];
             let linkable = files
                 .get(usize::from(content))
@@ -234,9 +235,9 @@ pub(crate) fn any_tree() -> impl Strategy<Value = String> {
                 (0..=3, _) => format!("d {path}{bits}{owner} @{}", content + 1),
                 (4..=7, _) => format!("f {path}{bits}{owner} @{content} ={text}"),
                 (8..=9, Some(target)) => format!("h {path} =>{target}"),
-                (8, None) => format!("l {path}{owner} ->{text}"),
+                (8, None) => format!("l {path}{owner} ->{target}"),
                 (9, None) => format!("p {path}{bits}"),
-                (10, _) => format!("l {path} @{mode} ->{text}"),
+                (10, _) => format!("l {path} @{mode} ->{target}"),
                 _ => format!("c {path} 5,{content}"),
             };
             let directory = line.starts_with("d ");

@@ -64,7 +64,7 @@ impl Edit<'_> {
         let filter = Filter::new(trees, &options.source)?;
         let mut taken = Vec::new();
         for source in &sources {
-            taken.push((source, filter.take_source(source)?));
+            taken.push((source, filter.take(source)?));
         }
         check_required(trees, &options.source, &taken)?;
         for (source, below) in &taken {
@@ -79,7 +79,7 @@ impl Edit<'_> {
     /// # Errors
     /// As [`Edit::copy`].
     pub fn copy_source(&mut self, source: &Source, options: &CopyOptions<'_>) -> Result<(), EditError> {
-        let below = Filter::new(self.draft.trees(), &options.source)?.take_source(source)?;
+        let below = Filter::new(self.draft.trees(), &options.source)?.take(source)?;
         self.copy_taken(source, &below, options)
     }
 

@@ -9,7 +9,7 @@
 
 use super::draft::{Draft, Names, join};
 use super::{EditError, LastLink};
-use crate::patterns::{Below, Glob, ParentMatch, PatternList, clean_path};
+use crate::patterns::{Below, FilterState, Glob, PathFilter, clean_path};
 use crate::{Directory, DirectoryRef, DirectoryStore, Entry, KeyHasher, Metadata, Node, TreeDigest, hash_content};
 
 /// What to take: the source side of BuildKit's copy action.
@@ -178,92 +178,65 @@ fn match_names(draft: &Draft<'_>, globs: &[Glob], path: &mut Names, matches: &mu
 /// The compiled patterns of a selection.
 pub(super) struct Filter<'a> {
     trees: &'a dyn DirectoryStore,
-    include: Option<PatternList>,
-    exclude: Option<PatternList>,
-}
-
-/// What the patterns said about a directory.
-#[derive(Clone, Default)]
-struct Parent {
-    include: Option<ParentMatch>,
-    exclude: Option<ParentMatch>,
+    paths: PathFilter,
 }
 
 impl<'a> Filter<'a> {
     pub(super) fn new(trees: &'a dyn DirectoryStore, selection: &Selection<'_>) -> Result<Self, EditError> {
-        let list = |patterns: &[String]| match patterns {
-            [] => Ok(None),
-            some => PatternList::new(some).map(Some),
-        };
         Ok(Self {
             trees,
-            include: list(selection.include)?,
-            exclude: list(selection.exclude)?,
+            paths: PathFilter::new(selection.include, selection.exclude)?,
         })
     }
 
-    /// What is taken of a source directory.
-    pub(super) fn take(&self, directory: &DirectoryRef) -> Result<Taken, EditError> {
-        self.below(directory, b"", &Parent::default())
+    /// What is taken of a source; of a file always the whole.
+    pub(super) fn take(&self, source: &Source) -> Result<Taken, EditError> {
+        match &source.entry.node {
+            Node::Directory(below) => self.below(below, b"", self.paths.top(), &FilterState::default()),
+            _ => Ok(Taken::Whole),
+        }
     }
 
-    fn below(&self, directory: &DirectoryRef, path: &[u8], parent: &Parent) -> Result<Taken, EditError> {
-        let included = self
-            .include
-            .as_ref()
-            .map_or(Below::Matched, |list| list.below(path, parent.include.as_ref()));
-        let excluded = self
-            .exclude
-            .as_ref()
-            .map_or(Below::Unmatched, |list| list.below(path, parent.exclude.as_ref()));
-        match (included, excluded) {
-            (Below::Matched, Below::Unmatched) => return Ok(Taken::Whole),
-            (Below::Unmatched, _) | (_, Below::Matched) => return Ok(Taken::Part(Vec::new())),
-            _ => {}
+    fn below(
+        &self,
+        directory: &DirectoryRef,
+        path: &[u8],
+        verdict: Below,
+        state: &FilterState,
+    ) -> Result<Taken, EditError> {
+        match verdict {
+            Below::Matched => return Ok(Taken::Whole),
+            Below::Unmatched => return Ok(Taken::Part(Vec::new())),
+            Below::Mixed => {}
         }
         let mut taken = Vec::new();
         for entry in &self.trees.need_directory(&directory.digest)?.entries {
-            taken.extend(self.entry(entry, path, parent)?);
-        }
-        Ok(Taken::Part(taken))
-    }
-
-    fn entry(&self, entry: &Entry, parent_path: &[u8], parent: &Parent) -> Result<Option<TakenEntry>, EditError> {
-        let mut path = parent_path.to_vec();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(&entry.name);
-        let mut here = Parent::default();
-        let mut selected = true;
-        if let Some(list) = &self.include {
-            let (matched, info) = list.matches_below(&path, parent.include.as_ref());
-            (selected, here.include) = (matched, Some(info));
-        }
-        if let Some(list) = &self.exclude {
-            let (matched, info) = list.matches_below(&path, parent.exclude.as_ref());
-            here.exclude = Some(info);
-            selected &= !matched;
-            // Nothing can take back what is below.
-            if matched && !list.has_exclusions() {
-                return Ok(None);
+            let mut path = path.to_vec();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&entry.name);
+            let verdict = self.paths.judge(&path, state);
+            let (below, holds) = match &entry.node {
+                Node::Directory(directory) => {
+                    let below = self.below(directory, &path, verdict.below, &verdict.state)?;
+                    let holds = match &below {
+                        Taken::Whole => directory.totals.entries > 0,
+                        Taken::Part(entries) => !entries.is_empty(),
+                    };
+                    (below, holds)
+                }
+                _ => (Taken::Whole, false),
+            };
+            if verdict.selected || holds {
+                taken.push(TakenEntry {
+                    entry: entry.clone(),
+                    selected: verdict.selected,
+                    below,
+                });
             }
         }
-        let below = match &entry.node {
-            Node::Directory(below) => self.below(below, &path, &here)?,
-            _ => Taken::Whole,
-        };
-        let wanted = selected
-            || match (&below, &entry.node) {
-                (Taken::Part(entries), _) => !entries.is_empty(),
-                (Taken::Whole, Node::Directory(below)) => below.totals.entries > 0,
-                (Taken::Whole, _) => false,
-            };
-        Ok(wanted.then(|| TakenEntry {
-            entry: entry.clone(),
-            selected,
-            below,
-        }))
+        Ok(Taken::Part(taken))
     }
 
     /// The content digest of what is taken, the same as that of a directory that holds just that.
@@ -353,7 +326,7 @@ pub fn select_digest(
     let filter = Filter::new(trees, selection)?;
     let mut taken = Vec::new();
     for source in &sources {
-        taken.push((source, filter.take_source(source)?));
+        taken.push((source, filter.take(source)?));
     }
     check_required(trees, selection, &taken)?;
     let mut hasher = KeyHasher::new("cbs.select.v1");
@@ -370,14 +343,4 @@ pub fn select_digest(
         hash_content(&mut hasher, &entry);
     }
     Ok(hasher.finish())
-}
-
-impl Filter<'_> {
-    /// What is taken of a source; of a file always the whole.
-    pub(super) fn take_source(&self, source: &Source) -> Result<Taken, EditError> {
-        match &source.entry.node {
-            Node::Directory(below) => self.take(below),
-            _ => Ok(Taken::Whole),
-        }
-    }
 }

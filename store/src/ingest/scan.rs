@@ -1,0 +1,498 @@
+//! A user's directory as a tree: every digest known, bytes stored only when someone needs them.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::io::Read;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::assemble::{CAPABILITY, Collected, Contents, Found, FoundNode, Number, linked};
+use super::cache::{DirectoryKey, Record, StatCache, decode, encode, is_racy};
+use super::walk::{Handle, Queue, Status, attribute, status_of};
+use super::{FileStore, IngestError};
+use crate::edit::settled;
+use crate::patterns::{Below, FilterState, PathFilter};
+use crate::staging::Staging;
+use crate::{BlobDigest, DirectoryStore, INLINE_LIMIT, Metadata, Node, StoreError, Timestamp, TreeDigest};
+
+/// Whose files scanned ones become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// Root's, as those of a build context.
+    Root,
+    /// Whose they are.
+    Keep,
+}
+
+/// How a directory is scanned.
+#[derive(Clone, Copy)]
+pub struct ScanOptions<'a> {
+    /// Which paths are seen; nothing else is read.
+    pub filter: &'a PathFilter,
+    /// Whose they become.
+    pub owners: Owners,
+    /// Metadata of the tree's root; the directory's own is not taken.
+    pub root: &'a Metadata,
+    /// What is known from earlier scans.
+    pub cache: Option<&'a dyn StatCache>,
+    /// Stores small files that have to be read anyway, so that they need not be read again.
+    pub eager: Option<&'a dyn FileStore>,
+    /// The time by the wall clock before the scan.
+    pub now: Timestamp,
+    /// Threads that read and hash.
+    pub threads: NonZeroUsize,
+}
+
+/// A file of a scanned directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedFile {
+    /// Its path, relative to the directory.
+    pub path: PathBuf,
+    /// Names its bytes.
+    pub blob: BlobDigest,
+    /// Their number.
+    pub size: u64,
+}
+
+/// A scanned directory.
+#[derive(Debug)]
+pub struct Scan {
+    /// The tree: its directories are stored, its blobs may not be.
+    pub tree: TreeDigest,
+    /// Its files whose bytes may have to be stored, one for each content, ordered by path.
+    pub files: Vec<ScannedFile>,
+    /// How many files had to be read.
+    pub read: usize,
+    top: PathBuf,
+    threads: NonZeroUsize,
+}
+
+/// Scans a directory. A link at `top` is followed, none below it. Sockets become empty files, as in BuildKit; of the
+/// extended attributes only `security.capability` is read.
+///
+/// # Errors
+/// [`IngestError`] names the file: one that cannot be read, or that changed again and again while it was read.
+pub fn scan(trees: &dyn DirectoryStore, top: &Path, options: &ScanOptions<'_>) -> Result<Scan, IngestError> {
+    let walk = Walk {
+        options,
+        collected: Collected::default(),
+        files: Mutex::default(),
+        fresh: Mutex::default(),
+    };
+    let handle = Arc::new(Handle::open(top)?);
+    let first = Task::Directory {
+        number: walk.collected.number(),
+        parent: handle,
+        name: None,
+        below: options.filter.top(),
+        state: FilterState::default(),
+    };
+    Queue::run(options.threads.get(), vec![first], |task, queue| walk.work(task, queue))?;
+    let Walk {
+        collected,
+        files,
+        fresh,
+        ..
+    } = walk;
+    let fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let read = fresh.values().map(|rows| rows.read).sum();
+    if let Some(cache) = options.cache {
+        let rows = fresh.into_iter().map(|(key, row)| (key, encode(row.records)));
+        cache.save(rows.collect())?;
+    }
+    // A directory that turns out empty is dropped and link groups are settled before anything is stored.
+    let staging = Staging::new(trees);
+    let root = collected.assemble(&staging, Some(options.root.clone()))?;
+    let tree = settled(&staging, &root.digest)?;
+    staging.keep(&[tree])?;
+    let mut files = files.into_inner().unwrap_or_else(PoisonError::into_inner);
+    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    let mut seen = HashSet::with_capacity(files.len());
+    files.retain(|file| seen.insert(file.blob));
+    Ok(Scan {
+        tree,
+        files,
+        read,
+        top: top.to_owned(),
+        threads: options.threads,
+    })
+}
+
+enum Task {
+    Directory {
+        number: Number,
+        parent: Arc<Handle>,
+        /// `None` for the top itself.
+        name: Option<Vec<u8>>,
+        below: Below,
+        state: FilterState,
+    },
+    Files {
+        number: Number,
+        parent: Arc<Handle>,
+        key: DirectoryKey,
+        files: Vec<Unread>,
+    },
+}
+
+/// A file to read: its place among the entries of its directory.
+struct Unread {
+    place: usize,
+    name: Vec<u8>,
+    status: Status,
+}
+
+/// Files are read in tasks of about this many, so that a large directory keeps every thread busy.
+const BATCH_FILES: usize = 64;
+/// As [`BATCH_FILES`], in bytes.
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// The row of a directory in which files had to be read.
+#[derive(Default)]
+struct FreshRow {
+    records: Vec<Record>,
+    read: usize,
+}
+
+struct Walk<'a> {
+    options: &'a ScanOptions<'a>,
+    collected: Collected,
+    files: Mutex<Vec<ScannedFile>>,
+    fresh: Mutex<HashMap<DirectoryKey, FreshRow>>,
+}
+
+impl Walk<'_> {
+    fn work(&self, task: Task, queue: &Queue<Task>) -> Result<(), IngestError> {
+        match task {
+            Task::Directory {
+                number,
+                parent,
+                name: None,
+                below,
+                state,
+            } => self.directory(number, &parent, below, &state, queue),
+            Task::Directory {
+                number,
+                parent,
+                name: Some(name),
+                below,
+                state,
+            } => match parent.enter(&name) {
+                Ok(handle) => self.directory(number, &Arc::new(handle), below, &state, queue),
+                // A directory that only something below could ask for and that nobody may look into asks for nothing.
+                Err(Errno::ACCESS) if below == Below::Mixed => Ok(()),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(IngestError::Changed {
+                    path: parent.full_path(&name),
+                }),
+                Err(err) => Err(parent.fail("open directory", &name, err)),
+            },
+            Task::Files {
+                number,
+                parent,
+                key,
+                files,
+            } => self.read_files(number, &parent, key, &files),
+        }
+    }
+
+    fn directory(
+        &self,
+        number: Number,
+        handle: &Arc<Handle>,
+        below: Below,
+        state: &FilterState,
+        queue: &Queue<Task>,
+    ) -> Result<(), IngestError> {
+        let mut entries = Vec::new();
+        let mut regular = Vec::new();
+        let mut inodes = HashSet::new();
+        for listed in handle.list()? {
+            inodes.insert(listed.inode);
+            let path = handle.child(&listed.name);
+            let (selected, below, state) = match below {
+                Below::Matched => (true, Below::Matched, FilterState::default()),
+                _ => {
+                    let verdict = self.options.filter.judge(&path, state);
+                    (verdict.selected, verdict.below, verdict.state)
+                }
+            };
+            let may_hold = below != Below::Unmatched && listed.kind.is_none_or(|kind| kind == FileType::Directory);
+            if !selected && !may_hold {
+                continue;
+            }
+            let Some(status) = handle.status(&listed.name)? else {
+                continue;
+            };
+            let mut meta = status.metadata();
+            if self.options.owners == Owners::Root {
+                (meta.uid, meta.gid) = (0, 0);
+            }
+            let node = match status.kind {
+                FileType::Directory if below == Below::Unmatched => {
+                    FoundNode::Ready(Node::Directory(crate::Directory::default().seal().0))
+                }
+                FileType::Directory => {
+                    let number = self.collected.number();
+                    queue.add(Task::Directory {
+                        number,
+                        parent: Arc::clone(handle),
+                        name: Some(listed.name.clone()),
+                        below,
+                        state,
+                    });
+                    FoundNode::Directory {
+                        number,
+                        dropped_if_empty: !selected,
+                    }
+                }
+                _ if !selected => continue,
+                FileType::CharacterDevice => FoundNode::Ready(Node::CharDevice(status.number.0, status.number.1)),
+                FileType::BlockDevice => FoundNode::Ready(Node::BlockDevice(status.number.0, status.number.1)),
+                FileType::Fifo => FoundNode::Ready(Node::Fifo),
+                FileType::Symlink => FoundNode::Ready(Node::Symlink(handle.read_link(&listed.name)?)),
+                FileType::RegularFile => {
+                    regular.push(Unread {
+                        place: entries.len(),
+                        name: listed.name.clone(),
+                        status,
+                    });
+                    FoundNode::File(linked(&status))
+                }
+                // A socket is an empty file to BuildKit.
+                _ => FoundNode::Ready(Node::File {
+                    blob: BlobDigest::of(b""),
+                    size: 0,
+                    link: None,
+                }),
+            };
+            entries.push(Found {
+                name: listed.name,
+                meta,
+                node,
+            });
+        }
+        self.collected.add_directory(number, false, entries);
+        self.look_up(number, handle, regular, &inodes, queue)
+    }
+
+    /// Takes what the cache knows and leaves the other files to be read.
+    fn look_up(
+        &self,
+        number: Number,
+        handle: &Arc<Handle>,
+        files: Vec<Unread>,
+        inodes: &HashSet<u64>,
+        queue: &Queue<Task>,
+    ) -> Result<(), IngestError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let own = handle.own_status()?;
+        let key = DirectoryKey {
+            device: own.device,
+            inode: own.inode,
+        };
+        let row = match self.options.cache {
+            Some(cache) => cache.load(&key)?.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let records = decode(&row);
+        let mut known = Vec::new();
+        let mut unread = Vec::new();
+        for file in files {
+            let record = records.binary_search_by_key(&file.status.inode, |record| record.inode);
+            match record.ok().and_then(|index| records[index].contents(&file.status)) {
+                Some(contents) => known.push((file, contents)),
+                None => unread.push(file),
+            }
+        }
+        self.note(handle, known.iter().map(|(file, contents)| (file, contents)));
+        self.collected.add_contents(
+            known
+                .into_iter()
+                .map(|(file, contents)| ((number, file.place), contents)),
+        );
+        if unread.is_empty() {
+            return Ok(());
+        }
+        // The new row keeps what is known of files that are still there; those that are read replace theirs.
+        let replaced: HashSet<u64> = unread.iter().map(|file| file.status.inode).collect();
+        let kept = records
+            .into_iter()
+            .filter(|record| inodes.contains(&record.inode) && !replaced.contains(&record.inode));
+        self.fresh().entry(key).or_default().records.extend(kept);
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for file in unread {
+            bytes += file.status.size;
+            batch.push(file);
+            if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
+                bytes = 0;
+                queue.add(Task::Files {
+                    number,
+                    parent: Arc::clone(handle),
+                    key,
+                    files: std::mem::take(&mut batch),
+                });
+            }
+        }
+        self.read_files(number, handle, key, &batch)
+    }
+
+    fn read_files(
+        &self,
+        number: Number,
+        parent: &Handle,
+        key: DirectoryKey,
+        files: &[Unread],
+    ) -> Result<(), IngestError> {
+        let mut records = Vec::with_capacity(files.len());
+        let mut contents = Vec::with_capacity(files.len());
+        for file in files {
+            let (status, found) = self.read(parent, file)?;
+            if !is_racy(&status, self.options.now) {
+                records.push(Record::new(&status, &found));
+            }
+            contents.push(found);
+        }
+        self.note(parent, files.iter().zip(&contents));
+        self.collected.add_contents(
+            files
+                .iter()
+                .zip(contents)
+                .map(|(file, contents)| ((number, file.place), contents)),
+        );
+        let mut fresh = self.fresh();
+        let row = fresh.entry(key).or_default();
+        row.records.extend(records);
+        row.read += files.len();
+        Ok(())
+    }
+
+    /// Reads a file as it is between two equal looks at its status.
+    fn read(&self, parent: &Handle, unread: &Unread) -> Result<(Status, Contents), IngestError> {
+        let name = &unread.name;
+        let changed = || IngestError::Changed {
+            path: parent.full_path(name),
+        };
+        for _ in 0..3 {
+            let mut file = match parent.open_file(name) {
+                Ok(file) => file,
+                Err(Errno::NOENT | Errno::LOOP) => return Err(changed()),
+                Err(err) => return Err(parent.fail("open", name, err)),
+            };
+            let before = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
+            if before.inode != unread.status.inode || before.kind != FileType::RegularFile {
+                return Err(changed());
+            }
+            let capability =
+                attribute(&file, CAPABILITY).map_err(|err| parent.fail("read attributes of", name, err))?;
+            let (blob, size) = self
+                .digest(&mut file, before.size)
+                .map_err(|err| named(err, &parent.full_path(name)))?;
+            let after = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
+            // The metadata of the entry was taken from the first look of all.
+            if before.is_same(&after) && size == after.size && after.is_same(&unread.status) {
+                return Ok((after, Contents { blob, size, capability }));
+            }
+        }
+        Err(changed())
+    }
+
+    fn digest(&self, file: &mut std::fs::File, size: u64) -> Result<(BlobDigest, u64), StoreError> {
+        let fail = || StoreError::io("read", Path::new(""));
+        if size <= INLINE_LIMIT {
+            let mut bytes = Vec::with_capacity(size as usize + 1);
+            file.take(INLINE_LIMIT + 1).read_to_end(&mut bytes).map_err(fail())?;
+            let blob = match self.options.eager {
+                Some(store) if bytes.len() as u64 <= INLINE_LIMIT => store.put_bytes(&bytes)?,
+                _ => BlobDigest::of(&bytes),
+            };
+            return Ok((blob, bytes.len() as u64));
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 128 << 10];
+        let mut total = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok((BlobDigest::from_bytes(*hasher.finalize().as_bytes()), total)),
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    total += count as u64;
+                }
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(fail()(err)),
+            }
+        }
+    }
+
+    /// Notes files for [`Scan::files`].
+    fn note<'f>(&self, parent: &Handle, found: impl Iterator<Item = (&'f Unread, &'f Contents)>) {
+        let new: Vec<ScannedFile> = found
+            .map(|(file, contents)| ScannedFile {
+                path: PathBuf::from(OsStr::from_bytes(&parent.child(&file.name))),
+                blob: contents.blob,
+                size: contents.size,
+            })
+            .collect();
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, HashMap<DirectoryKey, FreshRow>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error of reading with the path it was about.
+fn named(err: StoreError, full_path: &Path) -> IngestError {
+    IngestError::Store(match err {
+        StoreError::Io { action, path, source } if path.as_os_str().is_empty() => StoreError::Io {
+            action,
+            path: full_path.to_owned(),
+            source,
+        },
+        other => other,
+    })
+}
+
+impl Scan {
+    /// Stores the bytes that are not there yet and checks that they are those that were scanned.
+    ///
+    /// # Errors
+    /// [`IngestError::Changed`] names a file that changed since; nothing wrong is stored.
+    pub fn store(&self, store: &dyn FileStore) -> Result<(), IngestError> {
+        let digests: Vec<BlobDigest> = self.files.iter().map(|file| file.blob).collect();
+        let missing: HashSet<BlobDigest> = store.missing_blobs(&digests)?.into_iter().collect();
+        let files: Vec<&ScannedFile> = self.files.iter().filter(|file| missing.contains(&file.blob)).collect();
+        let top = Handle::open(&self.top)?;
+        let batches = files.chunks(BATCH_FILES).collect();
+        Queue::run(self.threads.get(), batches, |batch: &[&ScannedFile], _| {
+            batch.iter().try_for_each(|file| store_file(store, &top, file))
+        })
+    }
+}
+
+fn store_file(store: &dyn FileStore, top: &Handle, scanned: &ScannedFile) -> Result<(), IngestError> {
+    let name = scanned.path.as_os_str().as_bytes();
+    let changed = || IngestError::Changed {
+        path: top.full_path(name),
+    };
+    let mut file = match top.open_beneath(name) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(changed()),
+        Err(err) => return Err(top.fail("open", name, err)),
+    };
+    let status = status_of(&file).map_err(|err| top.fail("read status of", name, err))?;
+    if status.kind != FileType::RegularFile || status.size != scanned.size {
+        return Err(changed());
+    }
+    let (blob, _) = store
+        .copy_file(&mut file)
+        .map_err(|err| named(err, &top.full_path(name)))?;
+    if blob == scanned.blob { Ok(()) } else { Err(changed()) }
+}
