@@ -170,3 +170,22 @@ fn a_bad_ignore_file_is_told() {
     let error = try_lower_with("FROM scratch\nCOPY . /\n", Some("[a-\n"), &options(&[])).expect_err("a bad pattern");
     assert!(error.to_string().contains("[a-"), "{error}");
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_parses_lowers_or_complains(
+        lines in proptest::collection::vec(
+            "(ARG|ENV|LABEL|RUN|COPY|ADD|WORKDIR|USER|EXPOSE|VOLUME|CMD|STOPSIGNAL|ONBUILD RUN|ONBUILD COPY|HEALTHCHECK CMD|FROM)\
+             ( --(from=(a|0|1|tools|\\$A)|chown=[a1:$]{0,3}|chmod=[u+x70]{1,3}|link|parents|mount=(type=(cache|bind|tmpfs|secret|ssh|\\$A),)?(target|from|source|id)=[/a$]{0,3}))?\
+             ( (a|/b/|\\./c|\\$A|\\$\\{A:-[a/$]{0,2}\\}|X=[1$A\"]{0,3}|80-82/udp|https://h/r.git#x|http://h/f|\\[\"a\"\\]|AS|<<E)){1,4}(\nE)?",
+            0..8,
+        )
+    ) {
+        let text = format!("ARG A=1\nFROM alpine AS a\n{}\n", lines.join("\n"));
+        match try_lower(&text, &[("platform", "linux/amd64,linux/arm64")]) {
+            Ok(lowered) => proptest::prop_assert_eq!(lowered.platforms.len(), 2),
+            Err(error) => proptest::prop_assert!(!error.to_string().is_empty()),
+        }
+        let _results = linted(&text, Some("a\n"), &[]);
+    }
+}
