@@ -53,7 +53,8 @@ pub(crate) fn detach(at: &Path) -> Result<(), Errno> {
 
 /// Takes off what a killed process left on a directory: a FUSE mount nobody serves any more.
 pub(crate) fn clear_dead_mount(at: &Path) {
-    if matches!(rustix::fs::stat(at), Err(Errno::NOTCONN)) {
+    // The attributes of its root may be cached; how full it is never is.
+    if matches!(rustix::fs::statfs(at), Err(Errno::NOTCONN | Errno::CONNABORTED)) {
         // When it cannot be taken off, mounting over it will say why.
         let _ = detach(at);
     }
@@ -90,12 +91,17 @@ impl Overlay<'_> {
         }
         set_directory(&context, "upperdir", self.upper)?;
         set_directory(&context, "workdir", self.work)?;
-        for option in ["index", "redirect_dir", "metacopy", "xino"] {
+        for option in ["index", "metacopy", "xino"] {
             fsconfig_set_string(&context, option, "off")?;
         }
         fsconfig_set_flag(&context, "volatile")?;
-        if self.lower.xattrs() == crate::OverlayXattrs::User {
-            fsconfig_set_flag(&context, "userxattr")?;
+        match self.lower.xattrs() {
+            crate::OverlayXattrs::Trusted => fsconfig_set_string(&context, "redirect_dir", "off")?,
+            crate::OverlayXattrs::User => {
+                fsconfig_set_flag(&context, "userxattr")?;
+                // `off` may mean "follow those there are", which goes not with `userxattr`.
+                fsconfig_set_string(&context, "redirect_dir", "nofollow")?;
+            }
         }
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())

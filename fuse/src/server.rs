@@ -92,7 +92,7 @@ pub(crate) enum Listing {
 /// Takes the entries of a listing.
 pub(crate) trait ListingSink {
     /// Takes one entry; `next` is where a listing that stops here goes on. Answers whether it fit.
-    fn add(&mut self, name: &[u8], attributes: &Attributes, next: u64) -> Fit;
+    fn add(&mut self, name: &[u8], attributes: &Attributes, keep: Keep, next: u64) -> Fit;
 }
 
 /// Whether an entry fit.
@@ -125,14 +125,17 @@ pub(crate) trait Server: Send + Sync + 'static {
     /// The kernel gave up `count` of its references to a node.
     fn forget(&self, node: NodeId, count: u64);
 
-    /// Attributes of a node the kernel holds, and how long they stay true.
-    fn attributes(&self, node: NodeId) -> Result<(Attributes, Keep), Errno>;
+    /// Attributes of a node the kernel holds; they never change.
+    fn attributes(&self, node: NodeId) -> Result<Attributes, Errno>;
 
     /// The text of a symbolic link.
     fn read_link(&self, node: NodeId) -> Result<Bytes, Errno>;
 
     /// Opens a file. `ENOSYS` means "never ask again for any file of this mount".
     fn open(&self, node: NodeId) -> Result<Opened<'_>, Errno>;
+
+    /// Opens a directory: how long its listing stays true. `ENOSYS` means "for ever, for any directory of this mount".
+    fn open_directory(&self, node: NodeId) -> Result<Keep, Errno>;
 
     /// Reads a file at an offset; short only at its end.
     fn read(&self, node: NodeId, offset: u64, size: usize) -> Result<Bytes, Errno>;

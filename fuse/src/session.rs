@@ -245,7 +245,7 @@ impl<S: Server> Filesystem for Adapter<S> {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.server.attributes(NodeId(ino.0)) {
-            Ok((attributes, keep)) => reply.attr(&lifetime(keep), &file_attr(&attributes)),
+            Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes)),
             Err(err) => reply.error(errno(err)),
         }
     }
@@ -320,9 +320,12 @@ impl<S: Server> Filesystem for Adapter<S> {
         reply.ok();
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // Says once and for all: no directory needs opening, and listings may be cached.
-        reply.error(fuser::Errno::ENOSYS);
+    fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        match self.server.open_directory(NodeId(ino.0)) {
+            Ok(Keep::Forever) => reply.opened(PLAIN, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR),
+            Ok(Keep::Never) => reply.opened(PLAIN, FopenFlags::empty()),
+            Err(err) => reply.error(errno(err)),
+        }
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
@@ -354,7 +357,7 @@ impl<S: Server> Filesystem for Adapter<S> {
 struct NamesSink(ReplyDirectory);
 
 impl ListingSink for NamesSink {
-    fn add(&mut self, name: &[u8], attributes: &Attributes, next: u64) -> Fit {
+    fn add(&mut self, name: &[u8], attributes: &Attributes, _keep: Keep, next: u64) -> Fit {
         let (node, kind) = (INodeNo(attributes.node.0), file_type(attributes.kind));
         fit(self.0.add(node, next, kind, OsStr::from_bytes(name)))
     }
@@ -364,11 +367,13 @@ impl ListingSink for NamesSink {
 struct PlusSink(ReplyDirectoryPlus);
 
 impl ListingSink for PlusSink {
-    fn add(&mut self, name: &[u8], attributes: &Attributes, next: u64) -> Fit {
-        let (node, attr) = (INodeNo(attributes.node.0), file_attr(attributes));
-        fit(self
-            .0
-            .add(node, next, OsStr::from_bytes(name), &FOREVER, &attr, Generation(0)))
+    fn add(&mut self, name: &[u8], attributes: &Attributes, keep: Keep, next: u64) -> Fit {
+        let (node, attr, name) = (
+            INodeNo(attributes.node.0),
+            file_attr(attributes),
+            OsStr::from_bytes(name),
+        );
+        fit(self.0.add(node, next, name, &lifetime(keep), &attr, Generation(0)))
     }
 }
 

@@ -144,14 +144,14 @@ impl TreeFs {
     fn list_root(&self, from: u64, listing: Listing, sink: &mut dyn ListingSink) -> Result<(), Errno> {
         let this = attributes::of_root(NodeId::ROOT, None);
         for (position, name) in [(0, &b"."[..]), (1, b"..")] {
-            if from <= position && sink.add(name, &this, position + 1) == Fit::Full {
+            if from <= position && sink.add(name, &this, Keep::Forever, position + 1) == Fit::Full {
                 return Ok(());
             }
         }
         let start = usize::try_from(from.saturating_sub(2)).unwrap_or(usize::MAX);
         for (index, (name, tree)) in self.content.roots()?.into_iter().enumerate().skip(start) {
             let attributes = self.enter_link(&name, tree);
-            let fit = sink.add(&name, &attributes, index as u64 + 3);
+            let fit = sink.add(&name, &attributes, Keep::Never, index as u64 + 3);
             if fit == Fit::Full || listing == Listing::Names {
                 self.nodes.forget(attributes.node, 1);
             }
@@ -205,12 +205,12 @@ impl Server for TreeFs {
         self.nodes.forget(node, count);
     }
 
-    fn attributes(&self, node: NodeId) -> Result<(Attributes, Keep), Errno> {
+    fn attributes(&self, node: NodeId) -> Result<Attributes, Errno> {
         self.shared.counters.getattr.count();
         if node == NodeId::ROOT {
-            return Ok((attributes::of_root(node, None), Keep::Never));
+            return Ok(attributes::of_root(node, None));
         }
-        Ok((self.node(node)?.attributes(), Keep::Forever))
+        Ok(self.node(node)?.attributes())
     }
 
     fn read_link(&self, node: NodeId) -> Result<Bytes, Errno> {
@@ -236,6 +236,14 @@ impl Server for TreeFs {
             },
             Some(Node::Directory(_)) | None => Err(Errno::ISDIR),
             Some(_) => Ok(Opened::Here),
+        }
+    }
+
+    fn open_directory(&self, node: NodeId) -> Result<Keep, Errno> {
+        match (self.purpose, node) {
+            (Purpose::Run, _) => Err(Errno::NOSYS),
+            (Purpose::Browse, NodeId::ROOT) => Ok(Keep::Never),
+            (Purpose::Browse, _) => Ok(Keep::Forever),
         }
     }
 

@@ -23,7 +23,7 @@ use cbs_store::{Directory, Node, TreeDigest};
 use crate::Observer;
 use crate::attributes;
 use crate::root_key::RootKey;
-use crate::server::{Attributes, Fit, Listing, ListingSink, NodeId};
+use crate::server::{Attributes, Fit, Keep, Listing, ListingSink, NodeId};
 use crate::sync::lock;
 
 mod range;
@@ -174,7 +174,7 @@ impl NodeTable {
         let this = attributes::of_root(node, None);
         for (position, name) in [(0, &b"."[..]), (1, b"..")] {
             // The kernel knows the numbers of both by itself; these are for whoever reads `d_ino`.
-            if from <= position && sink.add(name, &this, position + 1) == Fit::Full {
+            if from <= position && sink.add(name, &this, Keep::Forever, position + 1) == Fit::Full {
                 return Step::Done(Arc::clone(range));
             }
         }
@@ -184,7 +184,7 @@ impl NodeTable {
                 continue;
             }
             let attributes = inner.attributes(range, Some(index));
-            if sink.add(&entry.name, &attributes, index as u64 + 3) == Fit::Full {
+            if sink.add(&entry.name, &attributes, Keep::Forever, index as u64 + 3) == Fit::Full {
                 break;
             }
             if listing == Listing::Plus {

@@ -163,7 +163,7 @@ fn a_hard_link_group_finds_a_new_node_when_the_first_is_gone() {
 struct Sink(Vec<(Vec<u8>, NodeId, u64)>, usize);
 
 impl ListingSink for Sink {
-    fn add(&mut self, name: &[u8], attributes: &Attributes, next: u64) -> Fit {
+    fn add(&mut self, name: &[u8], attributes: &Attributes, _keep: Keep, next: u64) -> Fit {
         if self.0.len() == self.1 {
             return Fit::Full;
         }

@@ -185,7 +185,9 @@ pub(crate) fn xattr(path: &Path, name: &[u8]) -> Option<Vec<u8>> {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) store: Arc<FileStore>,
-    pub(crate) dir: TempDir,
+    dir: PathBuf,
+    /// Removes the folder, unless somebody else owns it.
+    remove: Option<TempDir>,
 }
 
 impl World {
@@ -196,22 +198,25 @@ impl World {
             return None;
         }
         sys::private_namespace_of_this_thread();
-        Some(Self::in_namespace())
+        let dir = TempDir::with_prefix("cbs-fuse-").expect("make a folder");
+        let mut world = Self::below(dir.path());
+        world.remove = Some(dir);
+        Some(world)
     }
 
-    /// A world in the mount namespace the thread already has.
-    pub(crate) fn in_namespace() -> Self {
-        let dir = TempDir::with_prefix("cbs-fuse-").expect("make a folder");
-        let blobs = dir.path().join("blobs");
-        fs::create_dir(&blobs).expect("mkdir");
+    /// A world below a folder of somebody else's, in the mount namespace the thread already has.
+    pub(crate) fn below(dir: &Path) -> Self {
+        let blobs = dir.join("blobs");
+        fs::create_dir_all(&blobs).expect("mkdir");
         Self {
             store: Arc::new(FileStore::new(&blobs)),
-            dir,
+            dir: dir.to_owned(),
+            remove: None,
         }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// A new folder.

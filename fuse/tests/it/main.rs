@@ -3,4 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod browse;
+mod caching;
 mod mirror;
+mod observe;
+mod overlay;
