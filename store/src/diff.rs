@@ -12,6 +12,7 @@
 //! changed keeps the time it has in `a`, and a name that did not change leaves its hard link group when other members
 //! did.
 
+use crate::deep::deep;
 use crate::edit::{renamed_link, settled};
 use crate::{Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, StoreError, TreeDigest};
 
@@ -76,7 +77,7 @@ fn change(trees: &dyn DirectoryStore, old: &Entry, new: &Entry) -> Result<Option
     let (Node::Directory(old_below), Node::Directory(new_below)) = (&old.node, &new.node) else {
         return Ok((!same(old, new)).then(|| new.clone()));
     };
-    let entries = changes(trees, &old_below.digest, &new_below.digest)?;
+    let entries = deep(|| changes(trees, &old_below.digest, &new_below.digest))?;
     if entries.is_empty() && same_apart_from_time(&old.meta, &new.meta) {
         return Ok(None);
     }
@@ -246,7 +247,8 @@ impl Overlay<'_> {
             (Node::Whiteout, _) => return Ok((self.rule == Rule::LayerOverLayer).then(|| new.clone())),
             (Node::Directory(new_below), Some(Node::Directory(old_below))) => {
                 let lower = self.trees.need_directory(&old_below.digest)?;
-                let merged = self.directories(&lower, &*self.trees.need_directory(&new_below.digest)?)?;
+                let upper = self.trees.need_directory(&new_below.digest)?;
+                let merged = deep(|| self.directories(&lower, &upper))?;
                 if merged == *lower {
                     *old_below
                 } else {
@@ -296,7 +298,7 @@ impl Overlay<'_> {
         for entry in &directory.entries {
             let node = match &entry.node {
                 Node::Whiteout if self.rule == Rule::LayerOverTree => continue,
-                Node::Directory(below) => Node::Directory(self.fresh(below, false)?),
+                Node::Directory(below) => Node::Directory(deep(|| self.fresh(below, false))?),
                 other => self.renamed(other),
             };
             entries.push(Entry { node, ..entry.clone() });

@@ -32,6 +32,7 @@
 //! ```
 
 mod blob;
+mod deep;
 pub mod diff;
 mod digest;
 mod directory;
@@ -42,8 +43,10 @@ mod memory;
 pub mod patterns;
 mod staging;
 mod store;
+pub mod tar;
 #[cfg(test)]
 mod testing;
+pub mod walk;
 
 pub use blob::{Blob, BlobStore, ContentStore, DirectoryStore, INLINE_LIMIT, blob_path};
 pub use digest::{

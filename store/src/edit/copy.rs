@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::draft::{Level, Names, Slot, join};
 use super::select::{Filter, Selection, Source, Taken, check_required, find_sources};
 use super::{Edit, EditError, LastLink, ModeChange, ModeTarget, Owner, links};
+use crate::deep::deep;
 use crate::{Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, StoreError, Timestamp, TreeDigest};
 
 /// One copy: BuildKit's `FileActionCopy`, owner names resolved.
@@ -254,7 +255,7 @@ impl Placer<'_> {
                     && !self.is_empty(directory, taken)
                     && let Some(below) = slot.open(self.trees)?
                 {
-                    self.place_all(below, directory, taken, path)?;
+                    deep(|| self.place_all(below, directory, taken, path))?;
                 }
                 return Ok(());
             }
@@ -289,7 +290,7 @@ impl Placer<'_> {
                     return Ok(Slot::new(meta, node));
                 }
                 let mut level = Level::default();
-                self.place_all(&mut level, directory, taken, &mut Vec::new())?;
+                deep(|| self.place_all(&mut level, directory, taken, &mut Vec::new()))?;
                 let mut slot = Slot::empty_directory(meta);
                 slot.open = Some(Box::new(level));
                 return Ok(slot);
@@ -303,7 +304,7 @@ impl Placer<'_> {
         let mut slot = Slot::new(meta, Node::Directory(*directory));
         let mut level = Level::default();
         for taken in entries {
-            let below = self.fresh(&taken.entry, &taken.below)?;
+            let below = deep(|| self.fresh(&taken.entry, &taken.below))?;
             level.entries.insert(taken.entry.name.clone(), below);
         }
         slot.open = Some(Box::new(level));
@@ -323,7 +324,7 @@ impl Placer<'_> {
                 name: entry.name.clone(),
                 meta: self.metadata(entry),
                 node: match &entry.node {
-                    Node::Directory(below) => Node::Directory(self.rewrite(below)?),
+                    Node::Directory(below) => Node::Directory(deep(|| self.rewrite(below))?),
                     other => other.clone(),
                 },
             });

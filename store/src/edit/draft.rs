@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::EditError;
+use crate::deep::deep;
 use crate::{Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, StoreError, TreeDigest};
 
 /// A path as names, none of them a symbolic link, `.` or `..`; empty for the root.
@@ -68,7 +69,7 @@ impl Slot {
     pub(crate) fn has_links(&self) -> bool {
         match (&self.node, &self.open) {
             (Node::File { link, .. }, _) => link.is_some(),
-            (Node::Directory(_), Some(level)) => level.entries.values().any(Slot::has_links),
+            (Node::Directory(_), Some(level)) => deep(|| level.entries.values().any(Slot::has_links)),
             (Node::Directory(below), None) => below.totals.links > 0,
             _ => false,
         }
@@ -101,11 +102,11 @@ impl Level {
     }
 
     /// Stores this level and the open ones below.
-    pub(crate) fn store(self, trees: &dyn DirectoryStore) -> Result<DirectoryRef, StoreError> {
+    pub(crate) fn store(mut self, trees: &dyn DirectoryStore) -> Result<DirectoryRef, StoreError> {
         let mut entries = Vec::with_capacity(self.entries.len());
-        for (name, slot) in self.entries {
+        for (name, slot) in std::mem::take(&mut self.entries) {
             let node = match slot.open {
-                Some(level) => Node::Directory(level.store(trees)?),
+                Some(level) => Node::Directory(deep(|| level.store(trees))?),
                 None => slot.node,
             };
             entries.push(Entry {
@@ -115,10 +116,21 @@ impl Level {
             });
         }
         trees.put_directory(Directory {
-            root: self.root,
+            root: self.root.take(),
             opaque: self.opaque,
             entries,
         })
+    }
+}
+
+impl Drop for Level {
+    /// Level by level, not by recursion, which a deep tree would make overflow the stack.
+    fn drop(&mut self) {
+        let mut todo = vec![std::mem::take(&mut self.entries)];
+        while let Some(entries) = todo.pop() {
+            let open = entries.into_values().filter_map(|slot| slot.open);
+            todo.extend(open.map(|mut level| std::mem::take(&mut level.entries)));
+        }
     }
 }
 
@@ -132,6 +144,14 @@ pub(crate) struct Draft<'a> {
     pub(crate) imports: u64,
     /// Directories read but not opened.
     read: RefCell<HashMap<TreeDigest, Arc<Directory>>>,
+}
+
+/// Something that a path names, on the way down.
+pub(crate) enum Cursor<'d> {
+    Open(&'d Level),
+    Stored(TreeDigest),
+    /// No directory.
+    Other(Node),
 }
 
 #[derive(Debug)]
@@ -170,6 +190,42 @@ impl<'a> Draft<'a> {
         let directory = self.trees.need_directory(digest)?;
         self.read.borrow_mut().insert(*digest, Arc::clone(&directory));
         Ok(directory)
+    }
+
+    /// The root, to be gone down from with [`Draft::step`].
+    pub(crate) fn top(&self) -> Cursor<'_> {
+        match &self.root {
+            Root::Stored(digest) => Cursor::Stored(*digest),
+            Root::Open(level) => Cursor::Open(level),
+        }
+    }
+
+    /// One name down; `None` when there is nothing, or nothing to go down from.
+    pub(crate) fn step<'d>(
+        &'d self,
+        from: Option<&Option<Cursor<'d>>>,
+        name: &[u8],
+    ) -> Result<Option<Cursor<'d>>, StoreError> {
+        let stored;
+        let node = match from {
+            Some(Some(Cursor::Open(level))) => match level.entries.get(name) {
+                None => return Ok(None),
+                Some(Slot { open: Some(level), .. }) => return Ok(Some(Cursor::Open(level))),
+                Some(slot) => &slot.node,
+            },
+            Some(Some(Cursor::Stored(digest))) => {
+                stored = self.directory(digest)?;
+                match stored.get(name) {
+                    None => return Ok(None),
+                    Some(entry) => &entry.node,
+                }
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(match node {
+            Node::Directory(below) => Cursor::Stored(below.digest),
+            other => Cursor::Other(other.clone()),
+        }))
     }
 
     /// Looks a path up without opening anything; `None` when a name is missing. An opened directory comes with a

@@ -7,6 +7,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
 
 use super::draft::{Draft, Level, Slot};
+use crate::deep::deep;
 use crate::{BlobDigest, DirectoryStore, KeyHasher, LinkGroup, Metadata, Node, StoreError, TreeDigest};
 
 /// What members of one group have in common. An id alone is not trusted: it comes from outside.
@@ -112,7 +113,7 @@ fn visit(
             }
             Node::Directory(below) if slot.open.is_some() || below.totals.links > 0 => {
                 if let Some(level) = slot.open(trees)? {
-                    visit(trees, level, path, visitor)?;
+                    deep(|| visit(trees, level, path, visitor))?;
                 }
             }
             _ => {}

@@ -20,7 +20,8 @@ pub use error::EditError;
 pub use mode::{ModeChange, ModeTarget, SymbolicMode};
 pub use select::{Selection, Source, find_sources, select_digest};
 
-pub(crate) use draft::{Draft, Level, Slot, join, split};
+pub(crate) use draft::{Draft, Level, Names, Slot, join, split};
+pub(crate) use error::show;
 pub(crate) use links::{renamed_link, settled};
 
 use crate::{BlobDigest, Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, Timestamp, TreeDigest};

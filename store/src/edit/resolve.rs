@@ -1,6 +1,6 @@
 //! Paths with symbolic links, resolved inside the tree.
 
-use super::draft::{Draft, Names, join};
+use super::draft::{Cursor, Draft, Names, join};
 use super::{EditError, LastLink};
 use crate::{Metadata, Node};
 
@@ -21,40 +21,55 @@ impl Draft<'_> {
     /// # Errors
     /// [`EditError::TooManyLinks`]; [`EditError::NotADirectory`] when a file stands on the way.
     pub(crate) fn resolve(&self, path: &[u8], last: LastLink) -> Result<Place, EditError> {
-        let mut done: Names = Vec::new();
+        self.resolve_below(&[], path, last)
+    }
+
+    /// As [`Draft::resolve`], with the directory `base` for the root.
+    pub(crate) fn resolve_below(&self, base: &[Vec<u8>], path: &[u8], last: LastLink) -> Result<Place, EditError> {
+        let mut done: Names = base.to_vec();
+        // What each beginning of `done` names; `None` when it is not there.
+        let mut here: Vec<Option<Cursor<'_>>> = vec![Some(self.top())];
+        for name in base {
+            let next = self.step(here.last(), name)?;
+            here.push(next);
+        }
         let mut todo: Vec<Vec<u8>> = Vec::new();
         push_names(&mut todo, path);
         let mut links = 0;
-        // What `done` names, once looked at; nothing below a missing name needs a look-up.
-        let mut missing_from: Option<usize> = None;
         while let Some(name) = todo.pop() {
             if name == b".." {
-                done.pop();
-                missing_from = missing_from.filter(|&from| from < done.len());
+                if done.len() > base.len() {
+                    done.pop();
+                    here.pop();
+                }
                 continue;
             }
-            done.push(name);
-            if missing_from.is_some() {
-                continue;
+            if let Some(Some(Cursor::Other(_))) = here.last() {
+                return Err(EditError::NotADirectory { path: join(&done) });
             }
-            match self.get(&done)? {
-                None => missing_from = Some(done.len() - 1),
-                Some((_, Node::Symlink(target))) if last == LastLink::Follow || !todo.is_empty() => {
+            let next = self.step(here.last(), &name)?;
+            match next {
+                Some(Cursor::Other(Node::Symlink(target))) if last == LastLink::Follow || !todo.is_empty() => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(EditError::TooManyLinks { path: path.to_vec() });
                     }
                     if target.first() == Some(&b'/') {
-                        done.clear();
-                    } else {
-                        done.pop();
+                        done.truncate(base.len());
+                        here.truncate(base.len() + 1);
                     }
                     push_names(&mut todo, &target);
                 }
-                Some(_) => {}
+                next => {
+                    done.push(name);
+                    here.push(next);
+                }
             }
         }
-        let found = if missing_from.is_some() { None } else { self.get(&done)? };
+        let found = match here.last() {
+            Some(Some(_)) => self.get(&done)?,
+            _ => None,
+        };
         Ok(Place { path: done, found })
     }
 

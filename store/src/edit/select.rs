@@ -9,6 +9,7 @@
 
 use super::draft::{Draft, Names, join};
 use super::{EditError, LastLink};
+use crate::deep::deep;
 use crate::patterns::{Below, FilterState, Glob, PathFilter, clean_path};
 use crate::{Directory, DirectoryRef, DirectoryStore, Entry, KeyHasher, Metadata, Node, TreeDigest, hash_content};
 
@@ -219,7 +220,7 @@ impl<'a> Filter<'a> {
             let verdict = self.paths.judge(&path, state);
             let (below, holds) = match &entry.node {
                 Node::Directory(directory) => {
-                    let below = self.below(directory, &path, verdict.below, &verdict.state)?;
+                    let below = deep(|| self.below(directory, &path, verdict.below, &verdict.state))?;
                     let holds = match &below {
                         Taken::Whole => directory.totals.entries > 0,
                         Taken::Part(entries) => !entries.is_empty(),
@@ -248,7 +249,7 @@ impl<'a> Filter<'a> {
             .iter()
             .map(|taken| Entry {
                 node: match &taken.entry.node {
-                    Node::Directory(below) => Node::Directory(self.content(below, &taken.below)),
+                    Node::Directory(below) => Node::Directory(deep(|| self.content(below, &taken.below))),
                     other => other.clone(),
                 },
                 ..taken.entry.clone()

@@ -14,6 +14,7 @@ use rustix::fs::FileType;
 use super::assemble::{CAPABILITY, Collected, Contents, Found, FoundNode, Inode, Number, linked};
 use super::walk::{Handle, Queue, Status, attribute};
 use super::{FileStore, IngestError};
+use crate::deep::deep;
 use crate::diff::{apply, diff};
 use crate::edit::settled;
 use crate::staging::Staging;
@@ -324,7 +325,7 @@ fn with_attributes(
     for entry in &mut directory.entries {
         let Some(old) = old.get(&entry.name) else { continue };
         if let (Node::Directory(old_below), Node::Directory(below)) = (&old.node, &mut entry.node) {
-            let digest = with_attributes(trees, &old_below.digest, &below.digest)?;
+            let digest = deep(|| with_attributes(trees, &old_below.digest, &below.digest))?;
             if digest != below.digest {
                 *below = reference(trees, digest)?;
             }
