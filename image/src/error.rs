@@ -14,6 +14,9 @@ pub enum ImageError {
     /// The store said no.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A tree cannot be edited.
+    #[error(transparent)]
+    Edit(#[from] cbs_store::edit::EditError),
     /// A registry said no.
     #[error(transparent)]
     Registry(#[from] Box<RegistryError>),
@@ -83,6 +86,9 @@ pub enum ImageError {
         /// There.
         available: Vec<String>,
     },
+    /// An index that leads nowhere.
+    #[error("`{0}` is an index of indexes without an image")]
+    NotAnImage(String),
     /// Layers and diff ids do not pair.
     #[error("`{image}` has {layers} layers but its config names {diff_ids}")]
     LayerCount {
@@ -122,6 +128,9 @@ pub enum ImageError {
     /// The network is not to be used.
     #[error("`{0}` is not in the store and the network is off")]
     Offline(String),
+    /// The caller no longer wants it.
+    #[error("cancelled")]
+    Cancelled,
     /// Options that exclude each other, or an image they do not fit.
     #[error("{0}")]
     Options(String),

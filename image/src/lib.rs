@@ -11,12 +11,18 @@ pub mod auth;
 pub mod codec;
 pub mod config;
 mod error;
+pub mod export;
 mod hash;
+pub mod layer;
 pub mod manifest;
 pub mod platform;
+pub mod progress;
 pub mod reference;
 pub mod registry;
+mod scratch;
+pub mod source;
 pub mod time;
+mod trees;
 
 pub use error::ImageError;
 

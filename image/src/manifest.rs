@@ -272,7 +272,7 @@ impl Index {
 #[allow(clippy::large_enum_variant, reason = "few at a time")]
 pub enum Document {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// One image per platform.
     Index(Index),
 }
@@ -312,7 +312,9 @@ impl Document {
         if says_index || probe.manifests.is_some() {
             serde_json::from_slice(bytes).map(Self::Index).map_err(bad)
         } else {
-            serde_json::from_slice(bytes).map(Self::Manifest).map_err(bad)
+            serde_json::from_slice(bytes)
+                .map(|manifest| Self::Manifest(Box::new(manifest)))
+                .map_err(bad)
         }
     }
 }
@@ -434,7 +436,7 @@ mod tests {
         assert_eq!(text, want);
         assert_eq!(
             Document::parse(text.as_bytes()).expect("parse"),
-            Document::Manifest(manifest)
+            Document::Manifest(Box::new(manifest))
         );
     }
 

@@ -122,7 +122,8 @@ impl Endpoint {
         reference
     }
 
-    /// Sees to it that the client has a good token for this repository; `also` is a second one to read from.
+    /// Sees to it that the client has a good token for this repository; `also` is a second one to read from. A token for
+    /// pushing serves for reading too: some registries let nobody read what is not there yet without it.
     ///
     /// # Errors
     /// [`RegistryErrorKind`] of the token server.
@@ -175,6 +176,12 @@ impl Endpoint {
                 }
             }
         };
+        if operation == RegistryOperation::Push {
+            self.client
+                .tokens
+                .insert(reference, RegistryOperation::Pull, token.clone())
+                .await;
+        }
         self.client.tokens.insert(reference, operation, token).await;
         Ok(())
     }

@@ -103,7 +103,8 @@ impl RegistryErrorKind {
         if let Some(status) = err.status() {
             return Self::from_status(status.as_u16(), "", false);
         }
-        if is_tls(err) {
+        // A peer that hangs up on the first TLS message gives no rustls error.
+        if is_tls(err) || text.contains("tls handshake") {
             return Self::Tls(text);
         }
         if err.is_connect() {
@@ -188,9 +189,9 @@ fn is_tls(err: &(dyn Error + 'static)) -> bool {
         if err.is::<rustls::Error>() {
             return true;
         }
-        // io::Error's source skips the error it wraps.
+        // The source of an io::Error is that of the error it wraps, which is skipped.
         if let Some(inner) = err.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && inner.is::<rustls::Error>()
+            && is_tls(inner)
         {
             return true;
         }

@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 pub use error::{RegistryError, RegistryErrorKind};
 pub use pull::FetchedManifest;
-pub use push::{BlobSource, PushedBlob};
+pub use push::BlobSource;
 
 use crate::auth::DockerConfig;
 use crate::reference::Reference;

@@ -1,5 +1,7 @@
 //! Reading from registries.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cbs_store::Sha256Digest;
 use futures_util::StreamExt as _;
@@ -36,21 +38,9 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn resolve_tag(&self, reference: &Reference) -> Result<Sha256Digest, RegistryError> {
-        let tag = tag_of(reference).to_owned();
-        self.from_any("resolve", reference, async |endpoint| {
-            let located = endpoint.locate(reference.repository(), &tag);
-            let digest = self
-                .request(endpoint, || async {
-                    endpoint.authorize(&located, RegistryOperation::Pull, None).await?;
-                    endpoint
-                        .client
-                        .fetch_manifest_digest(&located, &RegistryAuth::Anonymous)
-                        .await
-                        .map_err(|err| RegistryErrorKind::from_client(err, endpoint.has_credentials()))
-                })
-                .await?;
-            Sha256Digest::parse_oci(&digest)
-                .map_err(|_| RegistryErrorKind::Protocol(format!("`{digest}` is no sha256 digest")))
+        self.ask_any("resolve", reference, |endpoint| {
+            let (registry, reference) = (self.clone(), reference.clone());
+            async move { registry.tag_at(&endpoint, &reference).await }
         })
         .await
     }
@@ -60,39 +50,64 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn manifest(&self, reference: &Reference) -> Result<FetchedManifest, RegistryError> {
-        let wanted = reference.digest().copied();
-        let name = wanted.map_or_else(|| tag_of(reference).to_owned(), |digest| digest.oci());
-        self.from_any("pull the manifest of", reference, async |endpoint| {
-            let located = endpoint.locate(reference.repository(), &name);
-            let (bytes, _) = self
-                .request(endpoint, || async {
-                    endpoint.authorize(&located, RegistryOperation::Pull, None).await?;
-                    endpoint
-                        .client
-                        .pull_manifest_raw(&located, &RegistryAuth::Anonymous, ACCEPTED)
-                        .await
-                        .map_err(|err| RegistryErrorKind::from_client(err, endpoint.has_credentials()))
-                })
-                .await?;
-            if bytes.len() as u64 > METADATA_MAX {
-                return Err(RegistryErrorKind::Protocol(format!(
-                    "the manifest is larger than {METADATA_MAX} bytes"
-                )));
-            }
-            let digest = Sha256Digest::of(&bytes);
-            match wanted {
-                Some(wanted) if wanted != digest => Err(RegistryErrorKind::Protocol(format!(
-                    "manifest {} arrived as {}",
-                    wanted.oci(),
-                    digest.oci()
-                ))),
-                _ => Ok(FetchedManifest {
-                    digest,
-                    bytes: bytes.to_vec(),
-                }),
-            }
+        self.ask_any("pull the manifest of", reference, |endpoint| {
+            let (registry, reference) = (self.clone(), reference.clone());
+            async move { registry.manifest_at(&endpoint, &reference).await }
         })
         .await
+    }
+
+    async fn tag_at(&self, endpoint: &Endpoint, reference: &Reference) -> Result<Sha256Digest, RegistryErrorKind> {
+        let located = endpoint.locate(reference.repository(), tag_of(reference));
+        let digest = self
+            .request(endpoint, || async {
+                endpoint.authorize(&located, RegistryOperation::Pull, None).await?;
+                endpoint
+                    .client
+                    .fetch_manifest_digest(&located, &RegistryAuth::Anonymous)
+                    .await
+                    .map_err(|err| RegistryErrorKind::from_client(err, endpoint.has_credentials()))
+            })
+            .await?;
+        Sha256Digest::parse_oci(&digest)
+            .map_err(|_| RegistryErrorKind::Protocol(format!("`{digest}` is no sha256 digest")))
+    }
+
+    async fn manifest_at(
+        &self,
+        endpoint: &Endpoint,
+        reference: &Reference,
+    ) -> Result<FetchedManifest, RegistryErrorKind> {
+        let wanted = reference.digest().copied();
+        let name = wanted.map_or_else(|| tag_of(reference).to_owned(), |digest| digest.oci());
+        let located = endpoint.locate(reference.repository(), &name);
+        let (bytes, _) = self
+            .request(endpoint, || async {
+                endpoint.authorize(&located, RegistryOperation::Pull, None).await?;
+                endpoint
+                    .client
+                    .pull_manifest_raw(&located, &RegistryAuth::Anonymous, ACCEPTED)
+                    .await
+                    .map_err(|err| RegistryErrorKind::from_client(err, endpoint.has_credentials()))
+            })
+            .await?;
+        if bytes.len() as u64 > METADATA_MAX {
+            return Err(RegistryErrorKind::Protocol(format!(
+                "the manifest is larger than {METADATA_MAX} bytes"
+            )));
+        }
+        let digest = Sha256Digest::of(&bytes);
+        match wanted {
+            Some(wanted) if wanted != digest => Err(RegistryErrorKind::Protocol(format!(
+                "manifest {} arrived as {}",
+                wanted.oci(),
+                digest.oci()
+            ))),
+            _ => Ok(FetchedManifest {
+                digest,
+                bytes: bytes.to_vec(),
+            }),
+        }
     }
 
     /// Sends a blob's bytes, in order and each once, into a channel; goes on where it stopped when the connection
@@ -170,16 +185,19 @@ impl Registry {
 
     #[allow(clippy::wrong_self_convention, reason = "it asks from them")]
     /// Asks mirrors and the registry in turn; when all fail, the registry's own answer is the one reported.
-    async fn from_any<T>(
+    async fn ask_any<T, F>(
         &self,
         action: &'static str,
         reference: &Reference,
-        ask: impl AsyncFn(&Endpoint) -> Result<T, RegistryErrorKind>,
-    ) -> Result<T, RegistryError> {
+        ask: impl Fn(Arc<Endpoint>) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryErrorKind>>,
+    {
         let mut failure = None;
         for key in self.addresses(reference) {
             let result = match self.endpoint(reference, &key).await {
-                Ok(endpoint) => ask(&endpoint).await,
+                Ok(endpoint) => ask(endpoint).await,
                 Err(err) => Err(err),
             };
             match result {

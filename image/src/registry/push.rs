@@ -1,6 +1,5 @@
 //! Writing to registries.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -18,44 +17,28 @@ use crate::reference::Reference;
 const CHUNK: usize = 256 << 10;
 
 /// Opens a blob's bytes; called once per attempt, on a blocking thread.
-pub type BlobSource = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
-
-/// How a blob came to be in the repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushedBlob {
-    /// It was there.
-    Existed,
-    /// The registry took it from another repository of its own.
-    Mounted,
-    /// It was sent.
-    Uploaded,
-}
+pub type BlobSource = Arc<dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync>;
 
 impl Registry {
-    /// Sees to it that a blob is in the repository of `reference`. `from` are repositories of the same registry that
-    /// may have it.
+    /// Whether a blob is in the repository of `reference`, if need be after mounting it from one of `from`: repositories
+    /// of the same registry that may have it.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn push_blob(
+    pub async fn has_blob(
         &self,
         reference: &Reference,
         digest: &Sha256Digest,
-        size: u64,
         from: &[String],
-        source: &BlobSource,
-    ) -> Result<PushedBlob, RegistryError> {
+    ) -> Result<bool, RegistryError> {
         let key = origin(reference);
-        let blob = format!("{}@{}", reference.name(), digest.oci());
         let result = async {
             let endpoint = self.endpoint(reference, &key).await?;
             let digest = digest.oci();
             let located = endpoint.locate(reference.repository(), &digest);
             let exists = self
                 .request(&endpoint, || async {
-                    // The push token also reads; without this one the first request would fetch a second token.
                     endpoint.authorize(&located, RegistryOperation::Push, None).await?;
-                    endpoint.authorize(&located, RegistryOperation::Pull, None).await?;
                     endpoint
                         .client
                         .blob_exists(&located, &digest)
@@ -64,21 +47,42 @@ impl Registry {
                 })
                 .await?;
             if exists {
-                return Ok(PushedBlob::Existed);
+                return Ok(true);
             }
             for repository in from.iter().filter(|from| *from != reference.repository()) {
                 if self.mount(&endpoint, reference, repository, &digest).await {
-                    return Ok(PushedBlob::Mounted);
+                    return Ok(true);
                 }
             }
+            Ok(false)
+        }
+        .await;
+        result.map_err(failed("look for blob", blob_name(reference, digest), &key.address))
+    }
+
+    /// Sends a blob into the repository of `reference`.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn upload_blob(
+        &self,
+        reference: &Reference,
+        digest: &Sha256Digest,
+        size: u64,
+        source: &BlobSource,
+    ) -> Result<(), RegistryError> {
+        let key = origin(reference);
+        let result = async {
+            let endpoint = self.endpoint(reference, &key).await?;
+            let digest = digest.oci();
+            let located = endpoint.locate(reference.repository(), &digest);
             self.request(&endpoint, || {
                 upload(&endpoint, &located, &digest, size, Arc::clone(source))
             })
-            .await?;
-            Ok(PushedBlob::Uploaded)
+            .await
         }
         .await;
-        result.map_err(failed("push blob", blob, &key.address))
+        result.map_err(failed("push blob", blob_name(reference, digest), &key.address))
     }
 
     /// Whether the registry took the blob from another repository. Any refusal only means an upload.
@@ -129,6 +133,10 @@ impl Registry {
     }
 }
 
+fn blob_name(reference: &Reference, digest: &Sha256Digest) -> String {
+    format!("{}@{}", reference.name(), digest.oci())
+}
+
 fn shape(endpoint: &Endpoint) -> impl FnOnce(OciDistributionError) -> RegistryErrorKind {
     let had_credentials = endpoint.has_credentials();
     move |err| RegistryErrorKind::from_client(err, had_credentials)
@@ -165,7 +173,10 @@ async fn upload(
     }
 }
 
-fn read_chunks(mut file: File, sender: &mpsc::Sender<Result<Bytes, OciDistributionError>>) -> io::Result<()> {
+fn read_chunks(
+    mut file: Box<dyn Read + Send>,
+    sender: &mpsc::Sender<Result<Bytes, OciDistributionError>>,
+) -> io::Result<()> {
     loop {
         let mut chunk = vec![0; CHUNK];
         match file.read(&mut chunk) {
