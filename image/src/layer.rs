@@ -177,7 +177,7 @@ fn encode(
     let shape = || ImageError::stream("compress layer");
     let (diff_id, digest, size) = {
         let file = HashWriter::new(BufWriter::with_capacity(WRITE_BUFFER, &scratch.file));
-        let encoder = Encoder::new(context.pool, options.compression, options.level(), file).map_err(shape())?;
+        let encoder = Encoder::new(context.pool, options.compression, options.level(), file);
         let mut tar = HashWriter::new(Cancellable {
             inner: encoder,
             cancelled: context.cancelled,

@@ -3,9 +3,10 @@
 //! ```text
 //! tar bytes ──► Encoder: cut into blocks ──► Pool: one job per block ──► in order ──► inner writer
 //! ```
-//! gzip blocks are raw deflate, each primed with the 32 KiB before it and ended by a sync flush, so that they join to
-//! one stream (as pigz does). zstd blocks are whole frames. Where a block ends depends on the input alone. Memory is
-//! bounded: an encoder waits for its oldest block once [`Pool::threads`] plus two are under way.
+//! Each block is a gzip member or a zstd frame of its own, which both formats allow to follow one another (as estargz
+//! does). Where a block ends depends on the input alone. Memory is bounded: an encoder waits for its oldest block once
+//! [`Pool::threads`] plus two are under way. gzip is libdeflate's: at equal ratio 1.6 times as fast as zlib-rs and five
+//! times as fast as gzip. A damaged or truncated stream is an error at the latest at the end of its block.
 
 mod block;
 mod decode;
@@ -39,11 +40,11 @@ pub enum Compression {
 pub struct ParseCompressionError(pub String);
 
 impl Compression {
-    /// The level used when none is asked for.
+    /// The level used when none is asked for. For gzip that is libdeflate's 4, which gives what zlib's 6 gives.
     pub const fn default_level(self) -> i32 {
         match self {
             Self::None => 0,
-            Self::Gzip => 6,
+            Self::Gzip => 4,
             Self::Zstd => 3,
         }
     }

@@ -7,14 +7,14 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::block::{Block, Compressed, Workbench};
+use super::block::{Block, Workbench};
 
 /// Where the answer to a job arrives.
-pub(super) type Pending = Receiver<io::Result<Compressed>>;
+pub(super) type Pending = Receiver<io::Result<Vec<u8>>>;
 
 struct Job {
     block: Block,
-    reply: SyncSender<io::Result<Compressed>>,
+    reply: SyncSender<io::Result<Vec<u8>>>,
 }
 
 /// Compression threads. Dropping the pool ends and joins them.

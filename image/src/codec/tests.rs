@@ -11,7 +11,7 @@ fn pool(threads: usize) -> Pool {
 }
 
 fn encode(pool: &Pool, compression: Compression, level: i32, input: &[u8], step: usize) -> Vec<u8> {
-    let mut encoder = Encoder::new(pool, compression, level, Vec::new()).expect("header");
+    let mut encoder = Encoder::new(pool, compression, level, Vec::new());
     for piece in input.chunks(step.max(1)) {
         encoder.write_all(piece).expect("write");
     }
@@ -139,7 +139,7 @@ fn bytes_are_pinned() {
         ],
         [
             "2829d2073adbeef2091d3e424932810a966f3c42eddf7a4f3438d632edda4240",
-            "72b950a1b010bbb55f734927408c0a2b8434da90c4ab606cf34f7e4997e0ee61",
+            "db32b214c0b693fec6cbd34e299f84c529a39c5eaf2b92c09140738c2d710560",
             "a2aadcedc3ec7ab904e01ef5673f3ebe17c29a843c043fba5d3894da436bb952",
         ]
     );
@@ -151,7 +151,7 @@ fn words_and_levels() {
         assert_eq!(compression.to_string().parse(), Ok(compression));
     }
     assert!("brotli".parse::<Compression>().is_err());
-    assert_eq!(Compression::Gzip.clamp_level(-1), 6);
+    assert_eq!(Compression::Gzip.clamp_level(-1), 4);
     assert_eq!(Compression::Gzip.clamp_level(42), 9);
     assert_eq!(Compression::Zstd.clamp_level(99), 22);
 }
