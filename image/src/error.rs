@@ -17,6 +17,9 @@ pub enum ImageError {
     /// A tree cannot be edited.
     #[error(transparent)]
     Edit(#[from] cbs_store::edit::EditError),
+    /// A layer's tar cannot be read or written.
+    #[error(transparent)]
+    Tar(#[from] cbs_store::tar::TarError),
     /// A registry said no.
     #[error(transparent)]
     Registry(#[from] Box<RegistryError>),

@@ -6,9 +6,10 @@
 //!          diff trees ── apply in order ──► Snapshot
 //! ```
 //! Facts kept in the store: `image.tag` (name:tag → digest), `image.document` (digest → manifest, index or config),
-//! `image.origin` (blob → repositories that have it), `image.chain` (chain id → tree). A pulled layer is never fetched
+//! `image.origin` (blob → repositories that have it), `image.chain` (chain id → root, diff). A pulled layer is never fetched
 //! again while its diff tree is here; its blob is kept as it came, to be pushed as the same bytes.
 
+mod chain;
 mod choose;
 mod layout;
 mod pull;
@@ -84,6 +85,18 @@ pub struct ResolvedLayer {
     pub descriptor: Descriptor,
     /// SHA-256 of its tar.
     pub diff_id: Sha256Text,
+}
+
+impl ResolvedLayer {
+    /// Its blob as the store keeps it.
+    fn blob(&self) -> Result<OciBlob, ImageError> {
+        Ok(OciBlob {
+            digest: self.descriptor.sha256()?,
+            size: self.descriptor.size,
+            media_type: self.descriptor.media_type.clone(),
+            diff_id: Some(self.diff_id.0),
+        })
+    }
 }
 
 /// A digest that serde writes as OCI does.

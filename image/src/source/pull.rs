@@ -5,11 +5,12 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cbs_store::{Layer, Lease, OciBlob, Sha256Digest, Snapshot, TreeDigest};
+use cbs_store::{Layer, Lease, OciBlob, Sha256Digest, Snapshot, Store};
 use futures_util::stream::{self, TryStreamExt as _};
 use tokio::sync::mpsc;
 
-use super::unpack::{ChannelReader, copy, unpack};
+use super::chain::Chain;
+use super::unpack::{ChannelReader, Meaning, copy, unpack};
 use super::{ImageSource, Network, Origin, ResolvedImage, ResolvedLayer};
 use crate::blocking;
 use crate::error::ImageError;
@@ -19,9 +20,6 @@ use crate::progress::{Progress, Status};
 use crate::reference::Reference;
 use crate::registry::Registry;
 use crate::scratch::Scratch;
-use crate::trees;
-
-const CHAINS: &str = "image.chain";
 
 /// Network chunks under way to the disk.
 const DEPTH: usize = 16;
@@ -43,14 +41,21 @@ impl ImageSource {
             let lease = Arc::clone(lease);
             Arc::new(blocking(move || Scratch::new(&lease)).await?)
         };
+        let chain = {
+            let (store, ids) = (
+                self.store.clone(),
+                image.layers.iter().map(|layer| layer.diff_id.0).collect(),
+            );
+            blocking(move || Chain::known(&store, ids)).await?
+        };
         // Equal layers, such as empty ones, are fetched once.
-        let mut unique: Vec<&ResolvedLayer> = Vec::new();
-        for layer in &image.layers {
-            if !unique.iter().any(|other| other.diff_id == layer.diff_id) {
-                unique.push(layer);
+        let mut wanted: Vec<ResolvedLayer> = Vec::new();
+        for (position, layer) in image.layers.iter().enumerate() {
+            if chain.links[position].diff.is_none() && !wanted.iter().any(|other| other.diff_id == layer.diff_id) {
+                wanted.push(layer.clone());
             }
         }
-        let pulled: HashMap<Sha256Digest, Layer> = stream::iter(unique.into_iter().cloned().map(Ok::<_, ImageError>))
+        let pulled: HashMap<Sha256Digest, Meaning> = stream::iter(wanted.into_iter().map(Ok::<_, ImageError>))
             .map_ok(|layer| {
                 let scratch = &scratch;
                 async move {
@@ -61,15 +66,14 @@ impl ImageSource {
             .try_buffer_unordered(self.parallel.get())
             .try_collect()
             .await?;
-        let layers: Vec<Layer> = image
+        let (store, lease) = (self.store.clone(), Arc::clone(lease));
+        let blobs = image
             .layers
             .iter()
-            .filter_map(|layer| pulled.get(&layer.diff_id.0).copied())
-            .collect();
-        let (store, lease) = (self.store.clone(), Arc::clone(lease));
+            .map(ResolvedLayer::blob)
+            .collect::<Result<Vec<_>, _>>()?;
         blocking(move || {
-            let tree = root_of(&store, &layers)?;
-            let snapshot = Snapshot { tree, layers };
+            let snapshot = chain.apply(&store, &blobs, &pulled)?;
             lease.keep(&snapshot)?;
             Ok(snapshot)
         })
@@ -82,29 +86,19 @@ impl ImageSource {
         layer: &ResolvedLayer,
         scratch: &Arc<Scratch>,
         progress: &Arc<dyn Progress>,
-    ) -> Result<Layer, ImageError> {
-        let digest = layer.descriptor.sha256()?;
+    ) -> Result<Meaning, ImageError> {
+        let blob = layer.blob()?;
+        let digest = blob.digest;
         if let Origin::Registry(reference) = &image.origin {
             self.add_origin(&digest, reference).await?;
         }
-        let diff_id = layer.diff_id.0;
         let store = self.store.clone();
-        let (known, kept) = blocking(move || -> Result<_, ImageError> {
-            Ok((store.layer_by_diff_id(&diff_id)?, store.open_oci_blob(&digest)?))
-        })
-        .await?;
-        if let Some(known) = known {
-            return Ok(known);
-        }
+        let kept = blocking(move || store.open_oci_blob(&digest)).await?;
         let job = Unpack {
-            source: self.clone(),
+            store: self.store.clone(),
             scratch: Arc::clone(scratch),
-            blob: OciBlob {
-                digest,
-                size: layer.descriptor.size,
-                media_type: layer.descriptor.media_type.clone(),
-                diff_id: Some(diff_id),
-            },
+            blob,
+            diff_id: layer.diff_id.0,
         };
         if let Some(file) = kept {
             let again = job.clone();
@@ -234,67 +228,26 @@ fn on_read(progress: &Arc<dyn Progress>, descriptor: &Descriptor, action: &'stat
 /// What unpacks one layer, on a blocking thread.
 #[derive(Clone)]
 struct Unpack {
-    source: ImageSource,
+    store: Store,
     scratch: Arc<Scratch>,
     blob: OciBlob,
+    diff_id: Sha256Digest,
 }
 
 impl Unpack {
-    fn run(self, mut reader: Box<dyn Read + Send>) -> Result<Layer, ImageError> {
-        let Self { source, scratch, blob } = self;
-        let store = &source.store;
-        let diff_id = blob.diff_id.ok_or(ImageError::BlobGone {
-            what: "the diff id of layer",
-            digest: blob.digest,
-        })?;
-        let file = scratch.create()?;
-        let diff = unpack(store, &mut *reader, &file.file, &blob.digest, &diff_id)?;
-        file.adopt(store, &blob.digest)?;
-        let layer = Layer {
-            diff,
-            diff_id: Some(diff_id),
-        };
-        store.put_layer_blob(&layer, PULLED, &blob)?;
-        Ok(layer)
-    }
-}
-
-/// The root that layers make. Remembered by chain id, so that a known image costs one look-up.
-fn root_of(store: &cbs_store::Store, layers: &[Layer]) -> Result<TreeDigest, ImageError> {
-    let mut tree = None;
-    let mut chain: Option<String> = None;
-    let mut missing = Vec::new();
-    for layer in layers {
-        let diff_id = layer.diff_id.map(|id| id.oci()).unwrap_or_default();
-        let id = match chain {
-            None => diff_id,
-            Some(parent) => Sha256Digest::of(format!("{parent} {diff_id}").as_bytes()).oci(),
-        };
-        missing.push((id.clone(), layer.diff));
-        chain = Some(id);
-    }
-    // From the top down: the highest known chain is where to go on.
-    for (position, (id, _)) in missing.iter().enumerate().rev() {
-        let known = store
-            .fact(CHAINS, id)?
-            .and_then(|(value, _)| <[u8; 32]>::try_from(value).ok())
-            .map(TreeDigest::from_bytes);
-        if let Some(known) = known
-            && store.is_complete(&known)?
-        {
-            tree = Some(known);
-            missing.drain(..=position);
-            break;
+    fn run(self, mut reader: Box<dyn Read + Send>) -> Result<Meaning, ImageError> {
+        let file = self.scratch.create()?;
+        let meaning = unpack(&self.store, &mut *reader, &file.file, &self.blob.digest, &self.diff_id)?;
+        file.adopt(&self.store, &self.blob.digest)?;
+        // At once, so that a pull that is stopped need not unpack this one again.
+        if let Meaning::Diff(diff) = meaning {
+            let layer = Layer {
+                diff,
+                diff_id: Some(self.diff_id),
+            };
+            self.store.put_layer_blob(&layer, PULLED, &self.blob)?;
         }
-    }
-    for (id, diff) in missing {
-        let next = trees::apply(store, tree.as_ref(), &diff)?;
-        store.put_fact(CHAINS, &id, next.as_bytes())?;
-        tree = Some(next);
-    }
-    match tree {
-        Some(tree) => Ok(tree),
-        None => Ok(cbs_store::diff::empty_tree(store)?),
+        Ok(meaning)
     }
 }
 

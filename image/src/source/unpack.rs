@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
+use cbs_store::tar::{TarError, Unpacked};
 use cbs_store::{Sha256Digest, Store, TreeDigest};
 use tokio::sync::mpsc;
 
@@ -23,6 +24,16 @@ const CHUNK: usize = 128 << 10;
 /// Chunks under way between the threads.
 const DEPTH: usize = 8;
 
+/// A layer that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// Its diff tree, the same whatever is below.
+    Diff(TreeDigest),
+    /// What it means depends on what is below: it has files without their folders, or hard links to files below. The
+    /// bytes are the right ones.
+    NeedsLower,
+}
+
 /// Reads a layer to its end. The diff tree is in the store and the compressed bytes in `spool` only when all digests are
 /// the expected ones; otherwise what was stored is left to gc.
 ///
@@ -35,11 +46,11 @@ pub(super) fn unpack(
     spool: &File,
     expected: &Sha256Digest,
     diff_id: &Sha256Digest,
-) -> Result<TreeDigest, ImageError> {
+) -> Result<Meaning, ImageError> {
     let (sender, receiver) = sync_channel(DEPTH);
     let (spooled, unpacked) = std::thread::scope(|scope| {
         let spooler = scope.spawn(move || spool_all(source, spool, &sender));
-        let unpacked = read_tree(store, Pipe::new(receiver));
+        let unpacked = read_tree(store, Pipe::new(receiver), None);
         let spooled = spooler.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         (spooled, unpacked)
     });
@@ -52,15 +63,39 @@ pub(super) fn unpack(
             actual,
         });
     }
-    let (tree, actual) = unpacked?;
-    if actual != *diff_id {
-        return Err(ImageError::DigestMismatch {
-            what: "uncompressed layer",
-            expected: *diff_id,
-            actual,
-        });
+    let (unpacked, actual) = unpacked?;
+    check_diff_id(diff_id, actual)?;
+    match unpacked {
+        Ok(unpacked) if unpacked.implied.is_empty() => Ok(Meaning::Diff(unpacked.tree)),
+        Ok(_) | Err(TarError::BadLink { .. }) => Ok(Meaning::NeedsLower),
+        Err(err) => Err(err.into()),
     }
-    Ok(tree)
+}
+
+/// Reads a layer whose bytes are known to be right, over the root below it.
+///
+/// # Errors
+/// As [`unpack`].
+pub(super) fn unpack_over(
+    store: &Store,
+    source: &mut dyn Read,
+    lower: &TreeDigest,
+    diff_id: &Sha256Digest,
+) -> Result<TreeDigest, ImageError> {
+    let (unpacked, actual) = read_tree(store, source, Some(lower))?;
+    check_diff_id(diff_id, actual)?;
+    Ok(unpacked?.tree)
+}
+
+fn check_diff_id(expected: &Sha256Digest, actual: Sha256Digest) -> Result<(), ImageError> {
+    if actual == *expected {
+        return Ok(());
+    }
+    Err(ImageError::DigestMismatch {
+        what: "uncompressed layer",
+        expected: *expected,
+        actual,
+    })
 }
 
 /// Copies compressed bytes without unpacking them.
@@ -104,13 +139,16 @@ fn spool_all(
     Ok(writer.finish().1)
 }
 
-fn read_tree(store: &Store, compressed: Pipe) -> Result<(TreeDigest, Sha256Digest), ImageError> {
+/// What the tar holds and its digest; the outer error is about the bytes, the inner one about their meaning.
+type ReadTree = Result<(Result<Unpacked, TarError>, Sha256Digest), ImageError>;
+
+fn read_tree(store: &Store, compressed: impl Read, lower: Option<&TreeDigest>) -> ReadTree {
     let decoder = Decoder::new(compressed).map_err(ImageError::stream("decompress layer"))?;
     let mut plain = HashReader::new(decoder);
-    let tree = trees::read_layer(store, &mut plain)?;
+    let unpacked = trees::read_layer(store, &mut plain, lower);
     // Padding behind the end of the archive belongs to the diff id.
     let (diff_id, _) = plain.finish().map_err(ImageError::stream("decompress layer"))?;
-    Ok((tree, diff_id))
+    Ok((unpacked, diff_id))
 }
 
 /// Reads chunks that another thread sends.

@@ -370,3 +370,94 @@ async fn what_looks_like_tls_trouble_says_so() {
     assert!(matches!(err.kind, RegistryErrorKind::Tls(_)), "{err}");
     assert!(err.help().expect("help").contains("insecure registry"));
 }
+
+/// A layout of one image with these uncompressed layers.
+fn hand_made_layout(folder: &std::path::Path, layers: &[Vec<u8>]) {
+    let blobs = folder.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).expect("folder");
+    let put = |media_type: &str, bytes: &[u8]| {
+        let descriptor = Descriptor::of(media_type, bytes);
+        std::fs::write(blobs.join(descriptor.sha256().expect("digest").to_string()), bytes).expect("blob");
+        descriptor
+    };
+    let diff_ids: Vec<_> = layers.iter().map(|layer| Sha256Digest::of(layer).oci()).collect();
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    let manifest = cbs_image::manifest::Manifest::new(
+        cbs_image::manifest::MediaTypes::Oci,
+        put(
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        ),
+        layers
+            .iter()
+            .map(|layer| put("application/vnd.oci.image.layer.v1.tar", layer))
+            .collect(),
+        Default::default(),
+    );
+    let manifest = serde_json::to_vec(&manifest).expect("json");
+    let root = put("application/vnd.oci.image.manifest.v1+json", &manifest);
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [root]});
+    std::fs::write(folder.join("index.json"), index.to_string()).expect("index");
+}
+
+fn member(tar: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, mode: u32, link: Option<&str>) {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(7);
+    header.set_gid(7);
+    header.set_mtime(1_000);
+    header.set_size(0);
+    match link {
+        Some(target) => tar.append_link(&mut header, path, target).expect("link"),
+        None => tar.append_data(&mut header, path, std::io::empty()).expect("member"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_without_folders_take_them_from_below() {
+    let base = |mode: u32| {
+        let mut tar = tar::Builder::new(Vec::new());
+        member(&mut tar, "private/", tar::EntryType::Directory, mode, None);
+        member(&mut tar, "private/old", tar::EntryType::Regular, 0o600, None);
+        tar.into_inner().expect("tar")
+    };
+    let mut upper = tar::Builder::new(Vec::new());
+    member(&mut upper, "private/new", tar::EntryType::Regular, 0o644, None);
+    member(
+        &mut upper,
+        "private/linked",
+        tar::EntryType::Link,
+        0o644,
+        Some("private/old"),
+    );
+    let upper = upper.into_inner().expect("tar");
+    let world = World::new();
+    let source = world.source();
+    for round in 0..2 {
+        for mode in [0o700, 0o751] {
+            let folder = world.path(&format!("layout-{mode}-{round}"));
+            hand_made_layout(&folder, &[base(mode), upper.clone()]);
+            let platform = "linux/amd64".parse().expect("platform");
+            let resolved = source
+                .resolve_layout(folder, None, None, &platform)
+                .await
+                .expect("resolve");
+            let pulled = source.pull(&resolved, &world.lease, &silent()).await.expect("pull");
+            let look = |path: &str| {
+                cbs_store::edit::lookup(&world.store, &pulled.tree, path)
+                    .expect(path)
+                    .expect(path)
+            };
+            assert_eq!(
+                (look("private").meta.mode, look("private").meta.uid),
+                (mode, 7),
+                "round {round}"
+            );
+            look("private/new");
+            look("private/linked");
+        }
+    }
+}
