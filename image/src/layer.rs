@@ -174,21 +174,35 @@ fn encode(
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
 ) -> Result<Encoded, ImageError> {
     let scratch = context.scratch.create()?;
-    let shape = || ImageError::stream("compress layer");
-    let (diff_id, digest, size) = {
-        let file = HashWriter::new(BufWriter::with_capacity(WRITE_BUFFER, &scratch.file));
-        let encoder = Encoder::new(context.pool, options.compression, options.level(), file);
+    let file = BufWriter::with_capacity(WRITE_BUFFER, &scratch.file);
+    let (file, diff_id, digest, size) = if options.compression == Compression::None {
+        // Nothing changes the bytes: one hash is both.
+        let mut tar = HashWriter::new(Cancellable {
+            inner: file,
+            cancelled: context.cancelled,
+        });
+        write(&mut tar)?;
+        let (file, digest, size) = tar.finish();
+        (file.inner, digest, digest, size)
+    } else {
+        let encoder = Encoder::new(
+            context.pool,
+            options.compression,
+            options.level(),
+            HashWriter::new(file),
+        );
         let mut tar = HashWriter::new(Cancellable {
             inner: encoder,
             cancelled: context.cancelled,
         });
         write(&mut tar)?;
         let (encoder, diff_id, _) = tar.finish();
-        let (file, digest, size) = encoder.inner.finish().map_err(shape())?.finish();
-        file.into_inner()
-            .map_err(|err| ImageError::io("write", scratch.path())(err.into_error()))?;
-        (diff_id, digest, size)
+        let compressed = encoder.inner.finish().map_err(ImageError::stream("compress layer"))?;
+        let (file, digest, size) = compressed.finish();
+        (file, diff_id, digest, size)
     };
+    file.into_inner()
+        .map_err(|err| ImageError::io("write", scratch.path())(err.into_error()))?;
     Ok((scratch, diff_id, digest, size))
 }
 

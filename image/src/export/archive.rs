@@ -6,14 +6,14 @@
 //! Members are sorted by name; owners and times are zero.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::Write as _;
 
 use cbs_store::{Sha256Digest, Store};
 use serde::Serialize;
 
+use super::destination::{Destination, Output, write_to};
 use super::{AssembledBlob, AssembledImage, Content};
 use crate::error::ImageError;
-use crate::hash::HashReader;
 use crate::manifest::{Annotations, Descriptor, Index, MediaTypes, to_json};
 use crate::reference::Reference;
 
@@ -23,6 +23,9 @@ pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The content of `oci-layout`.
 pub(crate) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// What failed, for messages.
+const WRITE: &str = "write the archive";
 
 /// Which archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub fn write_archive(
     store: &Store,
     image: &AssembledImage,
     kind: ArchiveKind,
-    out: &mut dyn Write,
+    destination: Destination<'_>,
 ) -> Result<(), ImageError> {
     let mut members = BTreeMap::new();
     members.insert("blobs/".to_owned(), Member::Folder);
@@ -68,76 +71,52 @@ pub fn write_archive(
             Member::Bytes(docker_manifest(image)?, 0o644),
         );
     }
-    let mut tar = tar::Builder::new(out);
-    let shape = || ImageError::stream("write the archive");
-    for (name, member) in &members {
-        write_member(store, &mut tar, name, member)?;
-    }
-    tar.into_inner().map_err(shape())?;
-    Ok(())
+    write_to(destination, |out| {
+        for (name, member) in &members {
+            write_member(store, out, name, member)?;
+        }
+        // Two empty blocks end a tar.
+        out.write_all(&[0; 1024]).map_err(ImageError::stream(WRITE))
+    })
 }
 
-fn write_member(
-    store: &Store,
-    tar: &mut tar::Builder<&mut dyn Write>,
-    name: &str,
-    member: &Member<'_>,
-) -> Result<(), ImageError> {
-    let shape = || ImageError::stream("write the archive");
+fn write_member(store: &Store, out: &mut Output<'_>, name: &str, member: &Member<'_>) -> Result<(), ImageError> {
+    let (kind, mode, size) = match member {
+        Member::Folder => (tar::EntryType::Directory, 0o755, 0),
+        Member::Bytes(bytes, mode) => (tar::EntryType::Regular, *mode, bytes.len() as u64),
+        Member::Blob(blob) => (tar::EntryType::Regular, 0o444, blob.size),
+    };
     let mut header = tar::Header::new_ustar();
-    header.set_path(name).map_err(shape())?;
-    header.set_mtime(0);
+    header.set_path(name).map_err(ImageError::stream(WRITE))?;
+    header.set_entry_type(kind);
+    header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    let mut append = |kind: tar::EntryType, mode: u32, size: u64, source: &mut dyn Read| {
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(size);
-        header.set_cksum();
-        tar.append(&header, source).map_err(shape())
-    };
+    header.set_mtime(0);
+    header.set_size(size);
+    header.set_cksum();
+    out.write_all(header.as_bytes()).map_err(ImageError::stream(WRITE))?;
     match member {
-        Member::Folder => append(tar::EntryType::Directory, 0o755, 0, &mut io::empty()),
-        Member::Bytes(bytes, mode) => append(
-            tar::EntryType::Regular,
-            *mode,
-            bytes.len() as u64,
-            &mut bytes.as_slice(),
-        ),
-        Member::Blob(blob) => {
-            let mut source = HashReader::new(open(store, blob)?);
-            append(tar::EntryType::Regular, 0o444, blob.size, &mut source)?;
-            verify(blob, source)
-        }
+        Member::Folder => {}
+        Member::Bytes(bytes, _) => out.write_all(bytes).map_err(ImageError::stream(WRITE))?,
+        Member::Blob(blob) => copy_blob(store, blob, out)?,
     }
+    let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or_default();
+    out.write_all(&[0; 512][..padding]).map_err(ImageError::stream(WRITE))
 }
 
-/// The bytes of a blob.
-pub(super) fn open<'a>(store: &Store, blob: &'a AssembledBlob) -> Result<Box<dyn Read + 'a>, ImageError> {
+/// Writes the bytes of a blob. They were checked when they came into the store, under the name of their digest.
+pub(super) fn copy_blob(store: &Store, blob: &AssembledBlob, out: &mut Output<'_>) -> Result<(), ImageError> {
     match &blob.content {
-        Content::Bytes(bytes) => Ok(Box::new(bytes.as_slice())),
+        Content::Bytes(bytes) => out.write_all(bytes).map_err(ImageError::stream(WRITE)),
         Content::Stored(stored) => match store.open_oci_blob(&stored.digest)? {
-            // Limited, so that a file that is too long cannot break the archive; the digest tells.
-            Some(file) => Ok(Box::new(file.take(blob.size))),
+            Some(file) => out.copy_file(file, blob.size).map_err(ImageError::stream(WRITE)),
             None => Err(ImageError::BlobGone {
                 what: "layer",
                 digest: stored.digest,
             }),
         },
     }
-}
-
-/// Checks what was read of a blob.
-pub(super) fn verify<R: Read>(blob: &AssembledBlob, source: HashReader<R>) -> Result<(), ImageError> {
-    let (actual, _) = source.finish().map_err(ImageError::stream("read layer"))?;
-    if actual == blob.digest {
-        return Ok(());
-    }
-    Err(ImageError::DigestMismatch {
-        what: "stored layer",
-        expected: blob.digest,
-        actual,
-    })
 }
 
 /// Manifests and index by digest.

@@ -1,7 +1,7 @@
 //! Where an archive goes: a stream of the caller's, or a file that appears whole or not at all.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::ImageError;
@@ -26,33 +26,74 @@ impl std::fmt::Debug for Destination<'_> {
     }
 }
 
+/// An open destination.
+pub(super) enum Output<'a> {
+    Stream(&'a mut dyn Write),
+    File(BufWriter<&'a File>),
+}
+
+impl Output<'_> {
+    /// Copies `size` bytes of a file; the kernel does it when both ends are files, and shares them where it can.
+    pub(super) fn copy_file(&mut self, source: File, size: u64) -> io::Result<()> {
+        let mut source = source.take(size);
+        let copied = match self {
+            Self::Stream(stream) => io::copy(&mut source, stream)?,
+            Self::File(file) => {
+                file.flush()?;
+                io::copy(&mut source, file.get_mut())?
+            }
+        };
+        if copied == size {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "a stored blob is too short",
+        ))
+    }
+}
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(stream) => stream.write(bytes),
+            Self::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stream(stream) => stream.flush(),
+            Self::File(file) => file.flush(),
+        }
+    }
+}
+
 /// Runs `write` into the destination. A failure leaves a file as it was.
 ///
 /// # Errors
 /// What `write` says, and [`ImageError::Io`] when the file cannot be made or moved into place.
-pub fn write_to(
+pub(super) fn write_to(
     destination: Destination<'_>,
-    write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
+    write: impl FnOnce(&mut Output<'_>) -> Result<(), ImageError>,
 ) -> Result<(), ImageError> {
+    let finish = |mut output: Output<'_>| -> Result<(), ImageError> {
+        write(&mut output)?;
+        output.flush().map_err(ImageError::stream("write the output"))
+    };
     match destination {
-        Destination::Stream(stream) => {
-            write(stream)?;
-            stream.flush().map_err(ImageError::stream("write the output"))
-        }
+        Destination::Stream(stream) => finish(Output::Stream(stream)),
         Destination::File(path) => {
             // A pipe or a device is written to, not replaced.
             if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-                let mut file = File::options()
+                let file = File::options()
                     .write(true)
                     .open(path)
                     .map_err(ImageError::io("open", path))?;
-                return write(&mut file);
+                return finish(Output::File(BufWriter::with_capacity(BUFFER, &file)));
             }
             let temp = TempFile::beside(path)?;
-            let mut writer = BufWriter::with_capacity(BUFFER, &temp.file);
-            write(&mut writer)?;
-            writer.flush().map_err(ImageError::io("write", path))?;
-            drop(writer);
+            finish(Output::File(BufWriter::with_capacity(BUFFER, &temp.file)))?;
             temp.replace(path)
         }
     }

@@ -1,16 +1,15 @@
 //! An OCI layout as a folder (`type=oci,tar=false`). Images of other names stay in it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use cbs_store::Store;
 
-use super::archive::{IMAGE_NAME, LAYOUT, REF_NAME, blob_path, documents, named_descriptors, open, verify};
+use super::archive::{IMAGE_NAME, LAYOUT, REF_NAME, blob_path, copy_blob, documents, named_descriptors};
 use super::destination::{Destination, write_to};
 use super::{AssembledBlob, AssembledImage};
 use crate::error::ImageError;
-use crate::hash::HashReader;
 use crate::manifest::{Annotations, Descriptor, Index, MediaTypes, to_json};
 
 /// Adds an image to a layout, which is made when it is not there. An image of the same name is replaced; without a name
@@ -65,11 +64,7 @@ fn write_blob(store: &Store, blob: &AssembledBlob, folder: &Path) -> Result<(), 
     if std::fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == blob.size) {
         return Ok(());
     }
-    write_to(Destination::File(&path), |out| {
-        let mut source = HashReader::new(open(store, blob)?);
-        io::copy(&mut source, out).map_err(ImageError::stream("write blob"))?;
-        verify(blob, source)
-    })
+    write_to(Destination::File(&path), |out| copy_blob(store, blob, out))
 }
 
 fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {

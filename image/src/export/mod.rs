@@ -21,7 +21,7 @@ use cbs_store::{Lease, OciBlob, Sha256Digest, Snapshot, Store};
 
 pub use archive::{ArchiveKind, write_archive};
 pub(crate) use archive::{IMAGE_NAME, REF_NAME};
-pub use destination::{Destination, write_to};
+pub use destination::Destination;
 pub use history::{ExportTime, LayerNote};
 pub use layout::write_layout;
 pub use local::{LocalMode, LocalOptions, Owners, write_local};

@@ -1,12 +1,11 @@
 //! Flattened roots: what `tar` and `local` exports are made of.
 
-use std::io::Write;
-
 use cbs_store::{
     BlobStore, ContentStore, Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, Store, Timestamp,
     TreeDigest, edit,
 };
 
+use super::destination::{Destination, write_to};
 use crate::error::ImageError;
 use crate::platform::Platform;
 use crate::trees;
@@ -45,9 +44,13 @@ pub enum PlatformSplit {
 ///
 /// # Errors
 /// [`ImageError::Options`] when roots that go together have a file in common, else what store and stream say.
-pub fn write_rootfs_tar(store: &Store, options: &RootfsOptions, out: &mut dyn Write) -> Result<(), ImageError> {
+pub fn write_rootfs_tar(
+    store: &Store,
+    options: &RootfsOptions,
+    destination: Destination<'_>,
+) -> Result<(), ImageError> {
     let tree = combine(store, options)?;
-    trees::write_root(store, &tree, out)
+    write_to(destination, |out| trees::write_root(store, &tree, out))
 }
 
 /// One tree of all roots with the times that are asked for.

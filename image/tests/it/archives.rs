@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cbs_image::ImageError;
 use cbs_image::codec::Compression;
-use cbs_image::export::{ArchiveKind, Destination, IndexUse, assemble, write_archive, write_layout, write_to};
+use cbs_image::export::{ArchiveKind, Destination, IndexUse, assemble, write_archive, write_layout};
 use cbs_image::manifest::MediaTypes;
 use cbs_store::Sha256Digest;
 
@@ -12,10 +12,7 @@ use super::support::*;
 
 fn archive(world: &World, plan: &cbs_image::export::ImageToExport, kind: ArchiveKind, path: &Path) {
     let assembled = assemble(&world.context(), plan).expect("assemble");
-    write_to(Destination::File(path), |out| {
-        write_archive(&world.store, &assembled, kind, out)
-    })
-    .expect("archive");
+    write_archive(&world.store, &assembled, kind, Destination::File(path)).expect("archive");
 }
 
 #[test]
@@ -200,7 +197,12 @@ fn options_that_do_not_fit_are_refused() {
     assert!(matches!(assemble(&world.context(), &plan), Err(ImageError::Options(_))));
     plan.index = IndexUse::Always;
     let indexed = assemble(&world.context(), &plan).expect("an index may have them");
-    let refused = write_archive(&world.store, &indexed, ArchiveKind::Docker, &mut Vec::new());
+    let refused = write_archive(
+        &world.store,
+        &indexed,
+        ArchiveKind::Docker,
+        Destination::Stream(&mut Vec::new()),
+    );
     assert!(matches!(refused, Err(ImageError::Options(_))));
     plan.media_types = MediaTypes::Docker;
     assert!(matches!(assemble(&world.context(), &plan), Err(ImageError::Options(_))));

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use cbs_image::ImageError;
 use cbs_image::export::{
-    LocalMode, LocalOptions, Owners, PlatformSplit, RootfsOptions, RootfsTime, write_local, write_rootfs_tar,
+    Destination, LocalMode, LocalOptions, Owners, PlatformSplit, RootfsOptions, RootfsTime, write_local,
+    write_rootfs_tar,
 };
 use cbs_image::platform::Platform;
 use cbs_store::TreeDigest;
@@ -153,8 +154,11 @@ fn a_tar_holds_the_root() {
     let world = World::new();
     let tree = world.sample().tree;
     let path = world.path("root.tar");
-    let mut out = std::fs::File::create(&path).expect("file");
-    write_rootfs_tar(&world.store, &options(&[("linux/amd64", tree)]).rootfs, &mut out).expect("tar");
+    let rootfs = options(&[("linux/amd64", tree)]).rootfs;
+    write_rootfs_tar(&world.store, &rootfs, Destination::File(&path)).expect("tar");
+    let mut stream = Vec::new();
+    write_rootfs_tar(&world.store, &rootfs, Destination::Stream(&mut stream)).expect("tar");
+    assert!(std::fs::read(&path).expect("tar") == stream);
     let Some(listing) = must("tar", &["-tvf", &path.display().to_string()]) else {
         return;
     };
