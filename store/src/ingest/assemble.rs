@@ -51,6 +51,8 @@ pub(super) struct Contents {
     pub(super) size: u64,
     /// Its `security.capability`.
     pub(super) capability: Option<Vec<u8>>,
+    /// Its metadata, when it changed between the look at it and the reading.
+    pub(super) newer: Option<Box<Metadata>>,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +124,9 @@ impl Collected {
                             },
                             _ => continue,
                         };
+                        if let Some(newer) = known.newer {
+                            meta = *newer;
+                        }
                         if let Some(value) = known.capability {
                             meta.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
                         }

@@ -288,6 +288,7 @@ impl Record {
             blob: self.blob,
             size: self.size,
             capability: self.capability.clone(),
+            newer: None,
         })
     }
 }

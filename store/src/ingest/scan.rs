@@ -146,6 +146,9 @@ pub(super) const BATCH_FILES: usize = 64;
 /// As [`BATCH_FILES`], in bytes.
 const BATCH_BYTES: u64 = 4 << 20;
 
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 4;
+
 /// The row of a directory in which files had to be read.
 #[derive(Default)]
 struct FreshRow {
@@ -223,10 +226,7 @@ impl Walk<'_> {
             let Some(status) = handle.status(&listed.name)? else {
                 continue;
             };
-            let mut meta = status.metadata();
-            if self.options.owners == Owners::Root {
-                (meta.uid, meta.gid) = (0, 0);
-            }
+            let meta = self.metadata(&status);
             let node = match status.kind {
                 FileType::Directory if below == Below::Unmatched => {
                     FoundNode::Ready(Node::Directory(crate::Directory::default().seal().0))
@@ -367,14 +367,14 @@ impl Walk<'_> {
         let changed = || IngestError::Changed {
             path: parent.full_path(name),
         };
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             let mut file = match parent.open_file(name) {
                 Ok(file) => file,
                 Err(Errno::NOENT | Errno::LOOP) => return Err(changed()),
                 Err(err) => return Err(parent.fail("open", name, err)),
             };
             let before = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
-            if before.inode != unread.status.inode || before.kind != FileType::RegularFile {
+            if before.kind != FileType::RegularFile {
                 return Err(changed());
             }
             let capability =
@@ -383,12 +383,27 @@ impl Walk<'_> {
                 .digest(&mut file, before.size)
                 .map_err(|err| named(err, &parent.full_path(name)))?;
             let after = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
-            // The metadata of the entry was taken from the first look of all.
-            if before.is_same(&after) && size == after.size && after.is_same(&unread.status) {
-                return Ok((after, Contents { blob, size, capability }));
+            if before.is_same(&after) && size == after.size {
+                // The entry has the metadata of the first look, which may be that of an older file.
+                let newer = !after.is_same(&unread.status);
+                let contents = Contents {
+                    blob,
+                    size,
+                    capability,
+                    newer: newer.then(|| Box::new(self.metadata(&after))),
+                };
+                return Ok((after, contents));
             }
         }
         Err(changed())
+    }
+
+    fn metadata(&self, status: &Status) -> Metadata {
+        let mut meta = status.metadata();
+        if self.options.owners == Owners::Root {
+            (meta.uid, meta.gid) = (0, 0);
+        }
+        meta
     }
 
     fn digest(&self, file: &mut std::fs::File, size: u64) -> Result<(BlobDigest, u64), StoreError> {

@@ -464,6 +464,36 @@ fn changes_between_scan_and_store_are_named() {
 }
 
 #[test]
+fn a_file_that_never_rests_is_named_and_others_are_taken_as_they_are() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut log = std::fs::File::create(dir.path().join("log")).expect("create");
+    let stop = AtomicBool::new(false);
+    let (store, filter) = (MemoryStore::default(), PathFilter::default());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                log.write_all(b"line\n").expect("write");
+            }
+        });
+        for _ in 0..20 {
+            match scan_with(&store, dir.path(), &filter, None, Eagerness::SmallFiles) {
+                Ok(scanned) => {
+                    let log = lookup(&store, &scanned.tree, "log").expect("look").expect("there");
+                    let Node::File { size, .. } = log.node else {
+                        panic!("{log:?}")
+                    };
+                    assert_eq!(size % 5, 0);
+                }
+                Err(err) => assert!(matches!(err, IngestError::Changed { .. }), "{err}"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn the_store_on_disk_takes_it_all() {
     use crate::{Access, Store};
     let dir = tempfile::tempdir().expect("tempdir");
