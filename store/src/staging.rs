@@ -25,6 +25,15 @@ impl<'a> Staging<'a> {
 
     /// Stores what these trees need, what is below first.
     pub(crate) fn keep(&self, roots: &[TreeDigest]) -> Result<(), StoreError> {
+        self.keep_missing(roots, &|_| Ok(false))
+    }
+
+    /// As [`Staging::keep`], without the trees that are there with all below them.
+    pub(crate) fn keep_missing(
+        &self,
+        roots: &[TreeDigest],
+        is_complete: &dyn Fn(&TreeDigest) -> Result<bool, StoreError>,
+    ) -> Result<(), StoreError> {
         let mut seen = HashSet::new();
         // A digest is put once its children are: it is pushed again below them.
         let mut todo: Vec<(TreeDigest, bool)> = roots.iter().map(|root| (*root, false)).collect();
@@ -34,7 +43,7 @@ impl<'a> Staging<'a> {
             };
             if children_done {
                 self.base.put_directory(Directory::clone(&directory))?;
-            } else if seen.insert(digest) {
+            } else if seen.insert(digest) && !is_complete(&digest)? {
                 todo.push((digest, true));
                 todo.extend(directory.entries.iter().filter_map(|entry| match &entry.node {
                     Node::Directory(below) => Some((below.digest, false)),

@@ -21,9 +21,20 @@ pub(super) struct Found {
     pub(super) node: FoundNode,
 }
 
+impl Found {
+    /// Tells what a file holds.
+    pub(super) fn fill(&mut self, contents: Contents) {
+        if let FoundNode::File(inode) = self.node {
+            self.node = FoundNode::Known(inode, contents);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum FoundNode {
     Ready(Node),
+    /// A file whose contents are known, and which it is when it has other names.
+    Known(Option<Inode>, Contents),
     /// A file that is being read, and which it is when it has other names.
     File(Option<Inode>),
     /// `dropped_if_empty`: it is only there for what is in it.
@@ -40,6 +51,8 @@ pub(super) struct Contents {
     pub(super) size: u64,
     /// Its `security.capability`.
     pub(super) capability: Option<Vec<u8>>,
+    /// Its metadata, when it changed between the look at it and the reading.
+    pub(super) newer: Option<Box<Metadata>>,
 }
 
 #[derive(Debug, Default)]
@@ -102,11 +115,18 @@ impl Collected {
                         Some(below) if !(dropped_if_empty && below.totals.entries == 0) => Node::Directory(below),
                         _ => continue,
                     },
-                    FoundNode::File(inode) => {
-                        // A file that vanished while it was read.
-                        let Some(known) = contents.remove(&(number, place)) else {
-                            continue;
+                    FoundNode::File(_) | FoundNode::Known(..) => {
+                        let (inode, known) = match found.node {
+                            FoundNode::Known(inode, known) => (inode, known),
+                            FoundNode::File(inode) => match contents.remove(&(number, place)) {
+                                Some(known) => (inode, known),
+                                None => continue,
+                            },
+                            _ => continue,
                         };
+                        if let Some(newer) = known.newer {
+                            meta = *newer;
+                        }
                         if let Some(value) = known.capability {
                             meta.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
                         }

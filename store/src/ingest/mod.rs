@@ -8,6 +8,7 @@
 
 mod assemble;
 mod cache;
+mod contents;
 mod follow;
 mod scan;
 mod upper;
@@ -16,13 +17,13 @@ mod walk;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-pub use cache::{DirectoryKey, MemoryStatCache, StatCache};
+pub use cache::{DirectoryKey, MemoryStatCache, ShardKey, StatCache};
 pub use follow::follow_links;
-pub use scan::{Owners, Scan, ScanOptions, ScannedFile, scan};
+pub use scan::{Eagerness, Owners, Scan, ScanOptions, scan};
 pub use upper::{Ingested, OverlayAttributes, UpperOptions, upperdir};
 
 use crate::patterns::PatternError;
-use crate::{BlobDigest, BlobStore, ContentStore, MemoryStore, Store, StoreError};
+use crate::{BlobDigest, BlobStore, ContentStore, MemoryStore, Store, StoreError, TreeDigest};
 
 /// A store that can take whole files.
 pub trait FileStore: ContentStore {
@@ -39,6 +40,15 @@ pub trait FileStore: ContentStore {
     /// [`StoreError`] when reading or writing fails; nothing is kept.
     fn copy_file(&self, file: &mut File) -> Result<(BlobDigest, u64), StoreError> {
         self.put_reader(file)
+    }
+
+    /// Whether a tree is known to be here with all bytes below it; if so, they are kept as if they had just been put.
+    /// Saying no is always right.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be asked.
+    fn is_complete(&self, _tree: &TreeDigest) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// Which of these blobs are not here; the others are kept as if they had just been put.
@@ -67,6 +77,14 @@ impl FileStore for MemoryStore {
 impl FileStore for Store {
     fn adopt_file(&self, path: &Path) -> Result<(BlobDigest, u64), StoreError> {
         Self::adopt_file(self, path)
+    }
+
+    fn copy_file(&self, file: &mut File) -> Result<(BlobDigest, u64), StoreError> {
+        Self::copy_file(self, file)
+    }
+
+    fn is_complete(&self, tree: &TreeDigest) -> Result<bool, StoreError> {
+        Self::is_complete(self, tree)
     }
 
     fn missing_blobs(&self, digests: &[BlobDigest]) -> Result<Vec<BlobDigest>, StoreError> {

@@ -1,10 +1,8 @@
 //! A user's directory as a tree: every digest known, bytes stored only when someone needs them.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
 use std::io::Read;
 use std::num::NonZeroUsize;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,13 +10,13 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::assemble::{CAPABILITY, Collected, Contents, Found, FoundNode, Number, linked};
-use super::cache::{DirectoryKey, Record, StatCache, decode, encode, is_racy};
+use super::cache::{DirectoryKey, Known, Record, StatCache, is_racy};
 use super::walk::{Handle, Queue, Status, attribute, status_of};
 use super::{FileStore, IngestError};
 use crate::edit::settled;
 use crate::patterns::{Below, FilterState, PathFilter};
 use crate::staging::Staging;
-use crate::{BlobDigest, DirectoryStore, INLINE_LIMIT, Metadata, Node, StoreError, Timestamp, TreeDigest};
+use crate::{BlobDigest, INLINE_LIMIT, Metadata, Node, StoreError, Timestamp, TreeDigest};
 
 /// Whose files scanned ones become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +25,15 @@ pub enum Owners {
     Root,
     /// Whose they are.
     Keep,
+}
+
+/// What a scan stores at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eagerness {
+    /// Small files that have to be read anyway, so that they need not be read again.
+    SmallFiles,
+    /// Nothing before [`Scan::store`].
+    Nothing,
 }
 
 /// How a directory is scanned.
@@ -40,36 +47,23 @@ pub struct ScanOptions<'a> {
     pub root: &'a Metadata,
     /// What is known from earlier scans.
     pub cache: Option<&'a dyn StatCache>,
-    /// Stores small files that have to be read anyway, so that they need not be read again.
-    pub eager: Option<&'a dyn FileStore>,
+    /// What is stored at once.
+    pub eagerness: Eagerness,
     /// The time by the wall clock before the scan.
     pub now: Timestamp,
     /// Threads that read and hash.
     pub threads: NonZeroUsize,
 }
 
-/// A file of a scanned directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScannedFile {
-    /// Its path, relative to the directory.
-    pub path: PathBuf,
-    /// Names its bytes.
-    pub blob: BlobDigest,
-    /// Their number.
-    pub size: u64,
-}
-
 /// A scanned directory.
 #[derive(Debug)]
 pub struct Scan {
-    /// The tree: its directories are stored, its blobs may not be.
+    /// The tree: its directories are stored, the bytes of its files may not be.
     pub tree: TreeDigest,
-    /// Its files whose bytes may have to be stored, one for each content, ordered by path.
-    pub files: Vec<ScannedFile>,
     /// How many files had to be read.
     pub read: usize,
-    top: PathBuf,
-    threads: NonZeroUsize,
+    pub(super) top: PathBuf,
+    pub(super) threads: NonZeroUsize,
 }
 
 /// Scans a directory. A link at `top` is followed, none below it. Sockets become empty files, as in BuildKit; of the
@@ -77,14 +71,15 @@ pub struct Scan {
 ///
 /// # Errors
 /// [`IngestError`] names the file: one that cannot be read, or that changed again and again while it was read.
-pub fn scan(trees: &dyn DirectoryStore, top: &Path, options: &ScanOptions<'_>) -> Result<Scan, IngestError> {
+pub fn scan(store: &dyn FileStore, top: &Path, options: &ScanOptions<'_>) -> Result<Scan, IngestError> {
+    let handle = Arc::new(Handle::open(top)?);
     let walk = Walk {
+        store,
         options,
+        known: Known::new(options.cache, key_of(&handle.own_status()?)),
         collected: Collected::default(),
-        files: Mutex::default(),
         fresh: Mutex::default(),
     };
-    let handle = Arc::new(Handle::open(top)?);
     let first = Task::Directory {
         number: walk.collected.number(),
         parent: handle,
@@ -95,32 +90,31 @@ pub fn scan(trees: &dyn DirectoryStore, top: &Path, options: &ScanOptions<'_>) -
     Queue::run(options.threads.get(), vec![first], |task, queue| walk.work(task, queue))?;
     let Walk {
         collected,
-        files,
         fresh,
+        known,
         ..
     } = walk;
     let fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
     let read = fresh.values().map(|rows| rows.read).sum();
-    if let Some(cache) = options.cache {
-        let rows = fresh.into_iter().map(|(key, row)| (key, encode(row.records)));
-        cache.save(rows.collect())?;
-    }
-    // A directory that turns out empty is dropped and link groups are settled before anything is stored.
-    let staging = Staging::new(trees);
+    known.save(fresh.into_iter().map(|(key, row)| (key, row.records)).collect())?;
+    // A tree that is here already costs no writing, and link groups are settled before anything is stored.
+    let staging = Staging::new(store);
     let root = collected.assemble(&staging, Some(options.root.clone()))?;
     let tree = settled(&staging, &root.digest)?;
-    staging.keep(&[tree])?;
-    let mut files = files.into_inner().unwrap_or_else(PoisonError::into_inner);
-    files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    let mut seen = HashSet::with_capacity(files.len());
-    files.retain(|file| seen.insert(file.blob));
+    staging.keep_missing(&[tree], &|tree| store.is_complete(tree))?;
     Ok(Scan {
         tree,
-        files,
         read,
         top: top.to_owned(),
         threads: options.threads,
     })
+}
+
+fn key_of(status: &Status) -> DirectoryKey {
+    DirectoryKey {
+        device: status.device,
+        inode: status.inode,
+    }
 }
 
 enum Task {
@@ -148,9 +142,12 @@ struct Unread {
 }
 
 /// Files are read in tasks of about this many, so that a large directory keeps every thread busy.
-const BATCH_FILES: usize = 64;
+pub(super) const BATCH_FILES: usize = 64;
 /// As [`BATCH_FILES`], in bytes.
 const BATCH_BYTES: u64 = 4 << 20;
+
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 4;
 
 /// The row of a directory in which files had to be read.
 #[derive(Default)]
@@ -160,9 +157,10 @@ struct FreshRow {
 }
 
 struct Walk<'a> {
+    store: &'a dyn FileStore,
     options: &'a ScanOptions<'a>,
+    known: Known<'a>,
     collected: Collected,
-    files: Mutex<Vec<ScannedFile>>,
     fresh: Mutex<HashMap<DirectoryKey, FreshRow>>,
 }
 
@@ -228,10 +226,7 @@ impl Walk<'_> {
             let Some(status) = handle.status(&listed.name)? else {
                 continue;
             };
-            let mut meta = status.metadata();
-            if self.options.owners == Owners::Root {
-                (meta.uid, meta.gid) = (0, 0);
-            }
+            let meta = self.metadata(&status);
             let node = match status.kind {
                 FileType::Directory if below == Below::Unmatched => {
                     FoundNode::Ready(Node::Directory(crate::Directory::default().seal().0))
@@ -276,56 +271,8 @@ impl Walk<'_> {
                 node,
             });
         }
+        let (key, unread) = self.look_up(handle, &mut entries, regular, &inodes)?;
         self.collected.add_directory(number, false, entries);
-        self.look_up(number, handle, regular, &inodes, queue)
-    }
-
-    /// Takes what the cache knows and leaves the other files to be read.
-    fn look_up(
-        &self,
-        number: Number,
-        handle: &Arc<Handle>,
-        files: Vec<Unread>,
-        inodes: &HashSet<u64>,
-        queue: &Queue<Task>,
-    ) -> Result<(), IngestError> {
-        if files.is_empty() {
-            return Ok(());
-        }
-        let own = handle.own_status()?;
-        let key = DirectoryKey {
-            device: own.device,
-            inode: own.inode,
-        };
-        let row = match self.options.cache {
-            Some(cache) => cache.load(&key)?.unwrap_or_default(),
-            None => Vec::new(),
-        };
-        let records = decode(&row);
-        let mut known = Vec::new();
-        let mut unread = Vec::new();
-        for file in files {
-            let record = records.binary_search_by_key(&file.status.inode, |record| record.inode);
-            match record.ok().and_then(|index| records[index].contents(&file.status)) {
-                Some(contents) => known.push((file, contents)),
-                None => unread.push(file),
-            }
-        }
-        self.note(handle, known.iter().map(|(file, contents)| (file, contents)));
-        self.collected.add_contents(
-            known
-                .into_iter()
-                .map(|(file, contents)| ((number, file.place), contents)),
-        );
-        if unread.is_empty() {
-            return Ok(());
-        }
-        // The new row keeps what is known of files that are still there; those that are read replace theirs.
-        let replaced: HashSet<u64> = unread.iter().map(|file| file.status.inode).collect();
-        let kept = records
-            .into_iter()
-            .filter(|record| inodes.contains(&record.inode) && !replaced.contains(&record.inode));
-        self.fresh().entry(key).or_default().records.extend(kept);
         let mut batch = Vec::new();
         let mut bytes = 0;
         for file in unread {
@@ -344,6 +291,44 @@ impl Walk<'_> {
         self.read_files(number, handle, key, &batch)
     }
 
+    /// Fills in what the cache knows and returns the files that have to be read.
+    fn look_up(
+        &self,
+        handle: &Handle,
+        entries: &mut [Found],
+        files: Vec<Unread>,
+        inodes: &HashSet<u64>,
+    ) -> Result<(DirectoryKey, Vec<Unread>), IngestError> {
+        let key = match (files.is_empty(), self.known.is_used()) {
+            (false, true) => key_of(&handle.own_status()?),
+            _ => DirectoryKey {
+                device: (0, 0),
+                inode: 0,
+            },
+        };
+        if files.is_empty() {
+            return Ok((key, files));
+        }
+        let records = self.known.records(&key)?;
+        let mut unread = Vec::new();
+        for file in files {
+            let record = records.binary_search_by_key(&file.status.inode, |record| record.inode);
+            match record.ok().and_then(|index| records[index].contents(&file.status)) {
+                Some(contents) => entries[file.place].fill(contents),
+                None => unread.push(file),
+            }
+        }
+        if !unread.is_empty() {
+            // The new row keeps what is known of files that are still there; those that are read replace theirs.
+            let replaced: HashSet<u64> = unread.iter().map(|file| file.status.inode).collect();
+            let kept = records
+                .into_iter()
+                .filter(|record| inodes.contains(&record.inode) && !replaced.contains(&record.inode));
+            self.fresh().entry(key).or_default().records.extend(kept);
+        }
+        Ok((key, unread))
+    }
+
     fn read_files(
         &self,
         number: Number,
@@ -351,6 +336,9 @@ impl Walk<'_> {
         key: DirectoryKey,
         files: &[Unread],
     ) -> Result<(), IngestError> {
+        if files.is_empty() {
+            return Ok(());
+        }
         let mut records = Vec::with_capacity(files.len());
         let mut contents = Vec::with_capacity(files.len());
         for file in files {
@@ -360,7 +348,6 @@ impl Walk<'_> {
             }
             contents.push(found);
         }
-        self.note(parent, files.iter().zip(&contents));
         self.collected.add_contents(
             files
                 .iter()
@@ -380,14 +367,14 @@ impl Walk<'_> {
         let changed = || IngestError::Changed {
             path: parent.full_path(name),
         };
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             let mut file = match parent.open_file(name) {
                 Ok(file) => file,
                 Err(Errno::NOENT | Errno::LOOP) => return Err(changed()),
                 Err(err) => return Err(parent.fail("open", name, err)),
             };
             let before = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
-            if before.inode != unread.status.inode || before.kind != FileType::RegularFile {
+            if before.kind != FileType::RegularFile {
                 return Err(changed());
             }
             let capability =
@@ -396,12 +383,27 @@ impl Walk<'_> {
                 .digest(&mut file, before.size)
                 .map_err(|err| named(err, &parent.full_path(name)))?;
             let after = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
-            // The metadata of the entry was taken from the first look of all.
-            if before.is_same(&after) && size == after.size && after.is_same(&unread.status) {
-                return Ok((after, Contents { blob, size, capability }));
+            if before.is_same(&after) && size == after.size {
+                // The entry has the metadata of the first look, which may be that of an older file.
+                let newer = !after.is_same(&unread.status);
+                let contents = Contents {
+                    blob,
+                    size,
+                    capability,
+                    newer: newer.then(|| Box::new(self.metadata(&after))),
+                };
+                return Ok((after, contents));
             }
         }
         Err(changed())
+    }
+
+    fn metadata(&self, status: &Status) -> Metadata {
+        let mut meta = status.metadata();
+        if self.options.owners == Owners::Root {
+            (meta.uid, meta.gid) = (0, 0);
+        }
+        meta
     }
 
     fn digest(&self, file: &mut std::fs::File, size: u64) -> Result<(BlobDigest, u64), StoreError> {
@@ -409,8 +411,8 @@ impl Walk<'_> {
         if size <= INLINE_LIMIT {
             let mut bytes = Vec::with_capacity(size as usize + 1);
             file.take(INLINE_LIMIT + 1).read_to_end(&mut bytes).map_err(fail())?;
-            let blob = match self.options.eager {
-                Some(store) if bytes.len() as u64 <= INLINE_LIMIT => store.put_bytes(&bytes)?,
+            let blob = match self.options.eagerness {
+                Eagerness::SmallFiles if bytes.len() as u64 <= INLINE_LIMIT => self.store.put_bytes(&bytes)?,
                 _ => BlobDigest::of(&bytes),
             };
             return Ok((blob, bytes.len() as u64));
@@ -431,25 +433,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Notes files for [`Scan::files`].
-    fn note<'f>(&self, parent: &Handle, found: impl Iterator<Item = (&'f Unread, &'f Contents)>) {
-        let new: Vec<ScannedFile> = found
-            .map(|(file, contents)| ScannedFile {
-                path: PathBuf::from(OsStr::from_bytes(&parent.child(&file.name))),
-                blob: contents.blob,
-                size: contents.size,
-            })
-            .collect();
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).extend(new);
-    }
-
     fn fresh(&self) -> MutexGuard<'_, HashMap<DirectoryKey, FreshRow>> {
         self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An error of reading with the path it was about.
-fn named(err: StoreError, full_path: &Path) -> IngestError {
+pub(super) fn named(err: StoreError, full_path: &Path) -> IngestError {
     IngestError::Store(match err {
         StoreError::Io { action, path, source } if path.as_os_str().is_empty() => StoreError::Io {
             action,
@@ -458,41 +448,4 @@ fn named(err: StoreError, full_path: &Path) -> IngestError {
         },
         other => other,
     })
-}
-
-impl Scan {
-    /// Stores the bytes that are not there yet and checks that they are those that were scanned.
-    ///
-    /// # Errors
-    /// [`IngestError::Changed`] names a file that changed since; nothing wrong is stored.
-    pub fn store(&self, store: &dyn FileStore) -> Result<(), IngestError> {
-        let digests: Vec<BlobDigest> = self.files.iter().map(|file| file.blob).collect();
-        let missing: HashSet<BlobDigest> = store.missing_blobs(&digests)?.into_iter().collect();
-        let files: Vec<&ScannedFile> = self.files.iter().filter(|file| missing.contains(&file.blob)).collect();
-        let top = Handle::open(&self.top)?;
-        let batches = files.chunks(BATCH_FILES).collect();
-        Queue::run(self.threads.get(), batches, |batch: &[&ScannedFile], _| {
-            batch.iter().try_for_each(|file| store_file(store, &top, file))
-        })
-    }
-}
-
-fn store_file(store: &dyn FileStore, top: &Handle, scanned: &ScannedFile) -> Result<(), IngestError> {
-    let name = scanned.path.as_os_str().as_bytes();
-    let changed = || IngestError::Changed {
-        path: top.full_path(name),
-    };
-    let mut file = match top.open_beneath(name) {
-        Ok(file) => file,
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(changed()),
-        Err(err) => return Err(top.fail("open", name, err)),
-    };
-    let status = status_of(&file).map_err(|err| top.fail("read status of", name, err))?;
-    if status.kind != FileType::RegularFile || status.size != scanned.size {
-        return Err(changed());
-    }
-    let (blob, _) = store
-        .copy_file(&mut file)
-        .map_err(|err| named(err, &top.full_path(name)))?;
-    if blob == scanned.blob { Ok(()) } else { Err(changed()) }
 }

@@ -302,7 +302,7 @@ fn paths_deeper_than_the_kernel_takes_are_refused() {
         level = rustix::fs::openat(&level, &name, rustix::fs::OFlags::DIRECTORY, Mode::empty()).expect("open");
     }
     let store = MemoryStore::default();
-    let result = scan_with(&store, dir.path(), &PathFilter::default(), None, None);
+    let result = scan_with(&store, dir.path(), &PathFilter::default(), None, Eagerness::Nothing);
     let removed = Command::new("rm").args(["-rf"]).arg(dir.path()).status();
     assert!(removed.expect("rm").success());
     assert!(matches!(result, Err(IngestError::TooDeep { .. })), "{result:?}");
@@ -318,7 +318,7 @@ fn scan_with(
     dir: &Path,
     filter: &PathFilter,
     cache: Option<&dyn StatCache>,
-    eager: Option<&dyn FileStore>,
+    eagerness: Eagerness,
 ) -> Result<Scan, IngestError> {
     let root = Metadata::new(0o755);
     let options = ScanOptions {
@@ -326,7 +326,7 @@ fn scan_with(
         owners: Owners::Root,
         root: &root,
         cache,
-        eager,
+        eagerness,
         now: LATER,
         threads: threads(),
     };
@@ -346,12 +346,10 @@ fn scans_what_the_filter_shows() {
     let check_filter = |include: &[&str], exclude: &[&str], want: &str| {
         let store = MemoryStore::default();
         let filter = PathFilter::new(include, exclude).expect("filter");
-        let scanned = scan_with(&store, dir.path(), &filter, None, None).expect("scan");
+        let scanned = scan_with(&store, dir.path(), &filter, None, Eagerness::Nothing).expect("scan");
         assert!(
-            scanned
-                .files
-                .iter()
-                .all(|file| store.blob(&file.blob).expect("ask").is_none())
+            store.blob(&crate::BlobDigest::of(b"y")).expect("ask").is_none(),
+            "nothing is stored yet"
         );
         scanned.store(&store).expect("store");
         let got = dump(&store, &scanned.tree);
@@ -371,7 +369,7 @@ fn scans_what_the_filter_shows() {
     check_filter(&["**/y", "e*"], &["src/b*"], "empty src src/skip src/skip/y");
     check_filter(&["src"], &["**"], "");
     let store = MemoryStore::default();
-    let scanned = scan_with(&store, dir.path(), &PathFilter::default(), None, Some(&store)).expect("scan");
+    let scanned = scan_with(&store, dir.path(), &PathFilter::default(), None, Eagerness::SmallFiles).expect("scan");
     check(
         &store,
         &scanned.tree,
@@ -386,11 +384,18 @@ fn hidden_files_are_not_opened() {
     std::os::unix::fs::symlink("/", dir.path().join("root")).expect("symlink");
     let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("sock")).expect("socket");
     let store = MemoryStore::default();
-    let scanned = scan_with(&store, dir.path(), &PathFilter::default(), None, None).expect("scan");
-    assert_eq!(scanned.files, []);
+    let scanned = scan_with(&store, dir.path(), &PathFilter::default(), None, Eagerness::Nothing).expect("scan");
+    assert_eq!(scanned.read, 0);
+    scanned.store(&store).expect("store");
     let socket = lookup(&store, &scanned.tree, "sock").expect("look").expect("there");
     assert!(matches!(socket.node, Node::File { size: 0, .. }));
-    let missing = scan_with(&store, &dir.path().join("none"), &PathFilter::default(), None, None);
+    let missing = scan_with(
+        &store,
+        &dir.path().join("none"),
+        &PathFilter::default(),
+        None,
+        Eagerness::Nothing,
+    );
     assert!(missing.expect_err("missing").to_string().contains("none"));
 }
 
@@ -403,11 +408,12 @@ fn the_cache_knows_unchanged_files() {
         std::fs::write(dir.path().join(format!("d{}/f{index}", index % 3)), format!("{index}")).expect("write");
     }
     let everything = PathFilter::default();
-    let again = |filter: &PathFilter| scan_with(&store, dir.path(), filter, Some(&cache), None).expect("scan");
+    let again =
+        |filter: &PathFilter| scan_with(&store, dir.path(), filter, Some(&cache), Eagerness::Nothing).expect("scan");
     let first = again(&everything);
-    assert_eq!((first.read, first.files.len()), (200, 200));
+    assert_eq!(first.read, 200);
     let second = again(&everything);
-    assert_eq!((second.read, second.tree, &second.files), (0, first.tree, &first.files));
+    assert_eq!((second.read, second.tree), (0, first.tree));
     std::fs::write(dir.path().join("d1/f1"), "2").expect("same size, other bytes");
     std::fs::rename(dir.path().join("d2/f2"), dir.path().join("d2/f2b")).expect("rename");
     let third = again(&everything);
@@ -426,7 +432,7 @@ fn the_cache_knows_unchanged_files() {
         owners: Owners::Keep,
         root: &root,
         cache: Some(&cache),
-        eager: None,
+        eagerness: Eagerness::Nothing,
         now: Timestamp::default(),
         threads: threads(),
     };
@@ -442,10 +448,10 @@ fn changes_between_scan_and_store_are_named() {
     std::fs::create_dir(dir.path().join("sub")).expect("mkdir");
     std::fs::write(&path, "before").expect("write");
     let store = MemoryStore::default();
-    let scanned = scan_with(&store, dir.path(), &PathFilter::default(), None, None).expect("scan");
+    let scanned = scan_with(&store, dir.path(), &PathFilter::default(), None, Eagerness::Nothing).expect("scan");
     let fails = |change: &dyn Fn()| {
         change();
-        let err = scanned.store(&MemoryStore::default()).expect_err("changed").to_string();
+        let err = scanned.store(&store).expect_err("changed").to_string();
         assert_eq!(err, format!("`{}` changed while it was being read", path.display()));
     };
     fails(&|| std::fs::write(&path, "after!").expect("write"));
@@ -455,6 +461,76 @@ fn changes_between_scan_and_store_are_named() {
         std::fs::rename(dir.path().join("sub"), dir.path().join("old")).expect("rename");
         std::os::unix::fs::symlink("old", dir.path().join("sub")).expect("symlink");
     });
+}
+
+#[test]
+fn a_file_that_never_rests_is_named_and_others_are_taken_as_they_are() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut log = std::fs::File::create(dir.path().join("log")).expect("create");
+    let stop = AtomicBool::new(false);
+    let (store, filter) = (MemoryStore::default(), PathFilter::default());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                log.write_all(b"line\n").expect("write");
+            }
+        });
+        for _ in 0..20 {
+            match scan_with(&store, dir.path(), &filter, None, Eagerness::SmallFiles) {
+                Ok(scanned) => {
+                    let log = lookup(&store, &scanned.tree, "log").expect("look").expect("there");
+                    let Node::File { size, .. } = log.node else {
+                        panic!("{log:?}")
+                    };
+                    assert_eq!(size % 5, 0);
+                }
+                Err(err) => assert!(matches!(err, IngestError::Changed { .. }), "{err}"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn the_store_on_disk_takes_it_all() {
+    use crate::{Access, Store};
+    let dir = tempfile::tempdir().expect("tempdir");
+    let at = |name: &str| dir.path().join(name);
+    let store = Store::open(&at("store"), Access::ReadWrite).expect("open");
+    let _lease = store.lease().expect("lease");
+    std::fs::create_dir_all(at("upper/sub")).expect("mkdir");
+    std::fs::write(at("upper/sub/large"), vec![7; 100_000]).expect("write");
+    std::fs::write(at("upper/sub/small"), "small").expect("write");
+    let filter = PathFilter::default();
+    let root = Metadata::new(0o755);
+    let options = ScanOptions {
+        filter: &filter,
+        owners: Owners::Root,
+        root: &root,
+        cache: Some(&store),
+        eagerness: Eagerness::SmallFiles,
+        now: LATER,
+        threads: threads(),
+    };
+    let scanned = scan(&store, &at("upper"), &options).expect("scan");
+    assert_eq!(scanned.read, 2);
+    assert!(!store.is_complete(&scanned.tree).expect("ask"));
+    scanned.store(&store).expect("store");
+    assert!(store.is_complete(&scanned.tree).expect("ask"));
+    let again = scan(&store, &at("upper"), &options).expect("scan");
+    assert_eq!((again.read, again.tree), (0, scanned.tree));
+    let lower = crate::diff::empty_tree(&store).expect("tree");
+    let ingested = upperdir(&store, &at("upper"), &lower, &upper_options(&[])).expect("ingest");
+    assert!(!at("upper/sub/large").exists(), "large files are moved");
+    store.flush().expect("flush");
+    assert!(store.is_complete(&ingested.tree).expect("ask"));
+    assert!(store.is_complete(&ingested.layer).expect("ask"));
+    let small = lookup(&store, &ingested.tree, "sub/small")
+        .expect("look")
+        .expect("there");
+    assert!(matches!(small.node, Node::File { size: 5, .. }));
 }
 
 #[test]
@@ -504,7 +580,7 @@ proptest! {
             owners: Owners::Keep,
             root: &root,
             cache: None,
-            eager: None,
+            eagerness: Eagerness::Nothing,
             now: LATER,
             threads: threads(),
         };

@@ -298,7 +298,12 @@ impl Walk<'_> {
                 other => other,
             })?
         };
-        let contents = Contents { blob, size, capability };
+        let contents = Contents {
+            blob,
+            size,
+            capability,
+            newer: None,
+        };
         if let Some(inode) = inode {
             self.taken().insert(inode, contents.clone());
         }

@@ -1,7 +1,7 @@
 //! Taking files of others into the store without copying them.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -50,6 +50,35 @@ impl Store {
             Err(err) => return Err(err),
         }
         Ok((digest, size))
+    }
+}
+
+impl Store {
+    /// Copies an open file in from its start: a large one by sharing its blocks where the file system can.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be read or written; nothing is kept.
+    pub fn copy_file(&self, file: &mut File) -> Result<(BlobDigest, u64), StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let fail = || StoreError::io("read", Path::new("file"));
+        let stat = file.metadata().map_err(fail())?;
+        if stat.size() > INLINE_LIMIT && stat.dev() == inner.device {
+            let temp = inner.temp_file()?;
+            // Most file systems cannot, and say so in different ways.
+            if rustix::fs::ioctl_ficlone(temp.file(), &*file).is_ok() {
+                let (digest, size) = hash_reader(temp.file()).map_err(StoreError::io("read", temp.path()))?;
+                make_canonical(temp.file()).map_err(StoreError::io("protect", temp.path()))?;
+                inner.put_large(digest, size, || {
+                    inner.move_in(CWD, temp.path(), &digest)?;
+                    temp.keep();
+                    Ok(())
+                })?;
+                return Ok((digest, size));
+            }
+        }
+        file.rewind().map_err(fail())?;
+        self.put_reader(file)
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod archive;
 mod header;
+mod pax;
 mod unpack;
 mod write;
 
