@@ -6,9 +6,14 @@
 //! behind the prefix, which it takes away on the way up. So nothing stored in a tree can make overlayfs treat a file as
 //! opaque, redirected or hollow.
 
-use cbs_store::{INLINE_LIMIT, Metadata, Node, blob_path};
+use cbs_store::{Metadata, Node, blob_path};
 
 use crate::server::Bytes;
+
+/// Files above this size are read by the kernel from their blob files, on a data-only view; the bytes of those up to it
+/// come through FUSE, though some are blob files as well. Saying where a file is takes two requests whenever it is
+/// first looked at, sending it takes one or two when it is first read.
+pub(crate) const REDIRECT_ABOVE: u64 = 64 << 10;
 
 /// Behind the prefix, it marks an attribute as content.
 const ESCAPE: &[u8] = b"overlay.";
@@ -93,7 +98,7 @@ impl Presentation {
         let (Self::DataLayer(_), Some(Node::File { blob, size, .. })) = (self, node) else {
             return None;
         };
-        if *size <= INLINE_LIMIT {
+        if *size <= REDIRECT_ABOVE {
             return None;
         }
         // Both name spaces: someone in a user namespace may put an overlay of his own over root's mount.
@@ -190,7 +195,7 @@ mod tests {
     #[test]
     fn only_large_files_of_a_data_layer_point_at_blobs() {
         let none = meta(&[]);
-        let large = file(INLINE_LIMIT + 1);
+        let large = file(REDIRECT_ABOVE + 1);
         for prefix in ["trusted.", "user."] {
             let metacopy = format!("{prefix}overlay.metacopy");
             let redirect = format!("{prefix}overlay.redirect");
@@ -199,7 +204,7 @@ mod tests {
             let path = format!("/{}", blob_path(&BlobDigest::of(b"x"))).into_bytes();
             assert_eq!(get(data, &none, &large, &redirect), Some(path));
             for (presentation, node) in [
-                (data, file(INLINE_LIMIT)),
+                (data, file(REDIRECT_ABOVE)),
                 (data, Node::Fifo),
                 (Presentation::Layer(OverlayXattrs::Trusted), large.clone()),
                 (Presentation::Plain, large.clone()),

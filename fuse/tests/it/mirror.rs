@@ -19,6 +19,8 @@ fn zoo(at: &Path) {
     fs::write(at.join("a/small"), "small\n").expect("write");
     fs::write(at.join("a/at-limit"), noise(INLINE_LIMIT as usize, 1)).expect("write");
     fs::write(at.join("a/above-limit"), noise(INLINE_LIMIT as usize + 1, 2)).expect("write");
+    fs::write(at.join("a/64k"), noise(64 << 10, 4)).expect("write");
+    fs::write(at.join("a/above-64k"), noise((64 << 10) + 1, 5)).expect("write");
     fs::write(at.join("a/b/large"), noise(3_000_001, 3)).expect("write");
     for name in [
         &b"\xff\xfe not utf-8"[..],
@@ -128,7 +130,7 @@ fn an_overlay_over_a_tree_equals_its_directory_needs_root() {
         if mode == LowerMode::DataOnly {
             let counts = run.counts();
             let small = counts.read;
-            fs::read(overlay.merged.join("a/above-limit")).expect("read");
+            fs::read(overlay.merged.join("a/above-64k")).expect("read");
             assert_eq!(run.counts().read, small);
         }
     }
