@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cbs_fuse::{
-    BrowseConfig, BrowseMount, BrowseRoots, DEFAULT_ENTRY_BUDGET, LowerMode, Overlay, Privilege, RequestCounts,
-    RunConfig, RunMount, View, attach, default_threads, enter_private_namespace,
+    BrowseConfig, BrowseMount, BrowseRoots, DEFAULT_ENTRY_BUDGET, ImageConfig, LowerMode, Overlay, Privilege,
+    RequestCounts, RunConfig, RunMount, View, attach, default_threads, enter_private_namespace,
 };
 use cbs_store::{
     Access, BlobStore, Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, Store, StoreError, Timestamp,
@@ -45,11 +45,12 @@ const WORK: [(&str, &str); 7] = [
 ];
 
 /// Ways to have a tree as a directory, the plain one first.
-const WAYS: [&str; 5] = [
+const WAYS: [&str; 6] = [
     "native",
     "overlay/native",
     "overlay/data-only",
     "overlay/plain",
+    "overlay/image",
     "browse",
 ];
 
@@ -72,13 +73,27 @@ fn main() -> Fallible<()> {
         started.elapsed().as_secs_f64()
     );
 
+    let images = ImageConfig {
+        folder: scratch.path().join("images"),
+        mounts: scratch.path().join("image-mounts"),
+        budget: 4 << 30,
+    };
+    fs::create_dir(&images.mounts)?;
+    make_image(scratch.path(), &store, tree, &images)?;
+
     let mut first = vec![vec![Vec::new(); WAYS.len()]; WORK.len()];
     let mut warm = first.clone();
     let mut requests = vec![RequestCounts::default(); WORK.len()];
     for round in 0..ROUNDS {
         for (work, (_, script)) in WORK.iter().enumerate() {
             // A new mount knows nothing, and the kernel nothing about it.
-            let bench = Mounted::new(&scratch.path().join(format!("{round}-{work}")), &rootfs, &store, tree)?;
+            let bench = Mounted::new(
+                &scratch.path().join(format!("{round}-{work}")),
+                &rootfs,
+                &store,
+                tree,
+                &images,
+            )?;
             for (times, root) in first[work].iter_mut().zip(&bench.roots) {
                 times.push(run(script, root)?);
             }
@@ -143,33 +158,24 @@ struct Mounted {
     roots: Vec<PathBuf>,
     overlays: Vec<PathBuf>,
     data_only: RunMount,
-    _plain: RunMount,
-    _views: [View; 2],
+    _others: [RunMount; 2],
+    _views: [View; 3],
     _browse: BrowseMount,
 }
 
 impl Mounted {
-    fn new(dir: &Path, rootfs: &Path, store: &Store, tree: TreeDigest) -> Fallible<Self> {
+    fn new(dir: &Path, rootfs: &Path, store: &Store, tree: TreeDigest, images: &ImageConfig) -> Fallible<Self> {
         let folder = |name: &str| -> Fallible<PathBuf> {
             let path = dir.join(name);
             fs::create_dir_all(&path)?;
             Ok(path)
         };
-        let run_mount = |mode| -> Fallible<RunMount> {
-            Ok(RunMount::mount(RunConfig {
-                store: Arc::new(store.clone()),
-                blobs: store.blobs_dir(),
-                mountpoint: folder(&format!("{mode:?}"))?,
-                mode,
-                privilege: Privilege::Root,
-                threads: default_threads(),
-                entry_budget: DEFAULT_ENTRY_BUDGET,
-            })?)
-        };
-        let (data_only, plain) = (run_mount(LowerMode::DataOnly)?, run_mount(LowerMode::Plain)?);
-        let views = [data_only.view(tree), plain.view(tree)];
+        let data_only = run_mount(store, folder("data-only")?, LowerMode::DataOnly, None)?;
+        let plain = run_mount(store, folder("plain")?, LowerMode::Plain, None)?;
+        let with_image = run_mount(store, folder("with-image")?, LowerMode::DataOnly, Some(images.clone()))?;
+        let views = [data_only.view(tree), plain.view(tree), with_image.view(tree)];
         let mut overlays = vec![native_overlay(rootfs, &folder("native")?)?];
-        for (view, name) in views.iter().zip(["over-data-only", "over-plain"]) {
+        for (view, name) in views.iter().zip(["over-data-only", "over-plain", "over-image"]) {
             let (upper, work) = (folder(&format!("{name}-upper"))?, folder(&format!("{name}-work"))?);
             let merged = folder(name)?;
             let overlay = Overlay {
@@ -194,7 +200,7 @@ impl Mounted {
             roots,
             overlays,
             data_only,
-            _plain: plain,
+            _others: [plain, with_image],
             _views: views,
             _browse: browse,
         })
@@ -208,6 +214,37 @@ impl Drop for Mounted {
             let _ = rustix::mount::unmount(overlay, rustix::mount::UnmountFlags::DETACH);
         }
     }
+}
+
+fn run_mount(store: &Store, mountpoint: PathBuf, mode: LowerMode, images: Option<ImageConfig>) -> Fallible<RunMount> {
+    Ok(RunMount::mount(RunConfig {
+        store: Arc::new(store.clone()),
+        blobs: store.blobs_dir(),
+        mountpoint,
+        mode,
+        privilege: Privilege::Root,
+        threads: default_threads(),
+        images,
+        entry_budget: DEFAULT_ENTRY_BUDGET,
+    })?)
+}
+
+fn make_image(scratch: &Path, store: &Store, tree: TreeDigest, images: &ImageConfig) -> Fallible<()> {
+    let mountpoint = scratch.join("image-maker");
+    fs::create_dir(&mountpoint)?;
+    let run = run_mount(store, mountpoint, LowerMode::DataOnly, Some(images.clone()))?;
+    let started = Instant::now();
+    run.want_image(tree);
+    while run.view(tree).lower_dir() == run.view(tree).path() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let made = started.elapsed().as_secs_f64();
+    let mut size = 0;
+    for file in fs::read_dir(&images.folder)? {
+        size += file?.metadata()?.blocks() * 512;
+    }
+    println!("image of {} MB made in {made:.2} s", size >> 20);
+    Ok(())
 }
 
 struct NoNames;

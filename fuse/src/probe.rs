@@ -60,6 +60,7 @@ fn try_mode_in(scratch: &Path, privilege: Privilege, mode: LowerMode) -> Result<
         mode,
         privilege,
         threads: NonZeroUsize::MIN,
+        images: None,
         entry_budget: DEFAULT_ENTRY_BUDGET,
     })?;
     let view = run.view(tree);

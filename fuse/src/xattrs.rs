@@ -6,6 +6,8 @@
 //! behind the prefix, which it takes away on the way up. So nothing stored in a tree can make overlayfs treat a file as
 //! opaque, redirected or hollow.
 
+use std::borrow::Cow;
+
 use cbs_store::{Metadata, Node, blob_path};
 
 use crate::server::Bytes;
@@ -71,20 +73,19 @@ impl Presentation {
     pub(crate) fn list(self, meta: Option<&Metadata>) -> Vec<u8> {
         let mut names = Vec::new();
         for (name, _) in meta.map_or(&[][..], |meta| &meta.xattrs) {
-            match self
-                .overlay()
-                .and_then(|xattrs| name.strip_prefix(xattrs.prefix()).zip(Some(xattrs)))
-            {
-                Some((rest, xattrs)) => {
-                    names.extend_from_slice(xattrs.prefix());
-                    names.extend_from_slice(ESCAPE);
-                    names.extend_from_slice(rest);
-                }
-                None => names.extend_from_slice(name),
-            }
+            names.extend_from_slice(&self.shown_name(name));
             names.push(0);
         }
         names
+    }
+
+    /// The name under which a stored attribute is shown.
+    pub(crate) fn shown_name<'a>(self, name: &'a [u8]) -> Cow<'a, [u8]> {
+        let prefix = self.overlay().map(OverlayXattrs::prefix);
+        match prefix.and_then(|prefix| Some((prefix, name.strip_prefix(prefix)?))) {
+            Some((prefix, rest)) => [prefix, ESCAPE, rest].concat().into(),
+            None => name.into(),
+        }
     }
 
     /// Whether asking for this attribute of a large file means that its bytes are about to be used.

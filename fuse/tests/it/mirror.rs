@@ -13,7 +13,7 @@ use crate::common::{World, load, noise, shell, walk, xattr, xattrs};
 const MODES: [LowerMode; 2] = [LowerMode::DataOnly, LowerMode::Plain];
 
 /// A directory with one of everything.
-fn zoo(at: &Path) {
+pub(crate) fn zoo(at: &Path) {
     fs::create_dir_all(at.join("a/b/c")).expect("mkdir");
     fs::write(at.join("empty"), "").expect("write");
     fs::write(at.join("a/small"), "small\n").expect("write");
@@ -59,7 +59,7 @@ fn zoo(at: &Path) {
 }
 
 /// Compares everything `stat`, `readlink`, `read` and `getxattr` tell.
-fn assert_same(original: &Path, shown: &Path) {
+pub(crate) fn assert_same(original: &Path, shown: &Path) {
     let paths = walk(original);
     assert_eq!(walk(shown), paths);
     for path in paths {
