@@ -7,11 +7,11 @@ use std::sync::Arc;
 use cbs_store::{ContentStore, Directory, Entry, Metadata, Node, StoreError, TreeDigest};
 
 use crate::nodes::NodeTable;
-use crate::run::{Parts, start};
+use crate::run::start;
 use crate::session::{Passthrough, Session, SessionConfig};
 use crate::shared::Shared;
 use crate::store_link::StoreSide;
-use crate::tree_fs::Purpose;
+use crate::tree_fs::{Parts, Purpose};
 use crate::xattrs::Presentation;
 use crate::{DEFAULT_ENTRY_BUDGET, FuseError, RequestCounts, mount};
 
@@ -75,6 +75,7 @@ impl BrowseMount {
             presentation: Presentation::Plain,
             blobs: config.blobs,
             entry_budget: DEFAULT_ENTRY_BUDGET,
+            images: None,
             shared: Arc::clone(&shared),
             nodes: Arc::new(NodeTable::default()),
         };

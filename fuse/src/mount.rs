@@ -37,6 +37,16 @@ pub(crate) fn fuse(device: &File) -> io::Result<OwnedFd> {
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
+/// Mounts an image file, attached nowhere yet. Only root of the machine may.
+pub(crate) fn erofs(image: &Path) -> Result<OwnedFd, Errno> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(&context, "ro")?;
+    fsconfig_set_string(&context, "source", image)?;
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
 /// Attaches a detached mount to a directory.
 ///
 /// # Errors
@@ -85,7 +95,7 @@ impl Overlay<'_> {
     fn try_mount(&self) -> Result<OwnedFd, Errno> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", "cbs")?;
-        set_directory(&context, "lowerdir+", self.lower.path())?;
+        set_directory(&context, "lowerdir+", self.lower.lower_dir())?;
         if let Some(data) = self.lower.data_dir() {
             set_directory(&context, "datadir+", data)?;
         }

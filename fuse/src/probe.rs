@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cbs_store::{
-    BlobDigest, BlobStore, Directory, DirectoryStore, Entry, INLINE_LIMIT, MemoryStore, Metadata, Node, TreeDigest,
-    blob_path,
+    BlobDigest, BlobStore, Directory, DirectoryStore, Entry, MemoryStore, Metadata, Node, TreeDigest, blob_path,
 };
 use rustix::fs::{Mode, OFlags};
 
+use crate::xattrs::REDIRECT_ABOVE;
 use crate::{DEFAULT_ENTRY_BUDGET, FuseError, LowerMode, Overlay, Privilege, RunConfig, RunMount};
 
 /// Finds the best [`LowerMode`] that really works here: mounts a throw-away tree, an overlay over it, and reads a large
@@ -50,7 +50,7 @@ fn try_mode_in(scratch: &Path, privilege: Privilege, mode: LowerMode) -> Result<
     for name in ["mount", "blobs", "upper", "work"] {
         fs::create_dir(scratch.join(name)).map_err(fail("make a directory in"))?;
     }
-    let bytes = vec![b'x'; INLINE_LIMIT as usize + 1];
+    let bytes = vec![b'x'; REDIRECT_ABOVE as usize + 1];
     let blobs = scratch.join("blobs");
     let (store, tree) = sample(&bytes, &blobs)?;
     let run = RunMount::mount(RunConfig {
@@ -60,6 +60,7 @@ fn try_mode_in(scratch: &Path, privilege: Privilege, mode: LowerMode) -> Result<
         mode,
         privilege,
         threads: NonZeroUsize::MIN,
+        images: None,
         entry_budget: DEFAULT_ENTRY_BUDGET,
     })?;
     let view = run.view(tree);

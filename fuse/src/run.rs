@@ -7,12 +7,13 @@ use std::sync::Arc;
 use cbs_store::{ContentStore, StoreError, TreeDigest};
 
 use crate::content::Content;
+use crate::images::{ImageConfig, ImageMount, Images};
 use crate::nodes::NodeTable;
 use crate::root_key::RootKey;
 use crate::session::{Notices, Passthrough, Session, SessionConfig};
 use crate::shared::Shared;
 use crate::store_link::{StoreLink, StoreSide};
-use crate::tree_fs::{Budget, Purpose, TreeFs};
+use crate::tree_fs::{Parts, Purpose, TreeFs};
 use crate::xattrs::Presentation;
 use crate::{FuseError, Observer, OverlayXattrs, Privilege, RequestCounts};
 
@@ -45,6 +46,9 @@ pub struct RunConfig {
     pub privilege: Privilege,
     /// How many threads serve; [`default_threads`] is a good number.
     pub threads: NonZeroUsize,
+    /// Where images of much used trees are kept, which make later overlays over the same tree as fast as over a
+    /// directory. They only serve [`LowerMode::DataOnly`] as [`Privilege::Root`], and are ignored otherwise.
+    pub images: Option<ImageConfig>,
     /// Entries the kernel may know of trees that are not in use, before the oldest are dropped. An entry takes about
     /// 250 bytes here and a kilobyte in the kernel; [`DEFAULT_ENTRY_BUDGET`] is a good number.
     pub entry_budget: u64,
@@ -67,6 +71,7 @@ pub struct RunMount {
     nodes: Arc<NodeTable>,
     data_dir: Option<PathBuf>,
     xattrs: OverlayXattrs,
+    images: Option<Images>,
 }
 
 /// A tree in a mount, to stand an overlay on. While it lives its nodes are kept.
@@ -76,6 +81,7 @@ pub struct View {
     shared: Arc<Shared>,
     key: RootKey,
     path: PathBuf,
+    image: Option<Arc<ImageMount>>,
     data_dir: Option<PathBuf>,
     xattrs: OverlayXattrs,
 }
@@ -95,6 +101,14 @@ impl RunMount {
             LowerMode::DataOnly => Presentation::DataLayer(xattrs),
             LowerMode::Plain => Presentation::Layer(xattrs),
         };
+        let (images, wanted) = match (config.images, config.mode, config.privilege) {
+            (Some(images), LowerMode::DataOnly, Privilege::Root) => {
+                let (images, wanted) =
+                    Images::start(images, Arc::clone(&config.store)).map_err(FuseError::session("start a thread"))?;
+                (Some(images), Some(wanted))
+            }
+            _ => (None, None),
+        };
         let side = StoreSide {
             store: config.store,
             roots: None,
@@ -111,6 +125,7 @@ impl RunMount {
             presentation,
             blobs: config.blobs.clone(),
             entry_budget: config.entry_budget,
+            images: wanted,
             shared: Arc::clone(&shared),
             nodes: Arc::clone(&nodes),
         };
@@ -121,25 +136,35 @@ impl RunMount {
             nodes,
             data_dir: (config.mode == LowerMode::DataOnly).then_some(config.blobs),
             xattrs,
+            images,
         })
     }
 
     /// A tree. Whether the store has it shows when it is used.
     pub fn view(&self, tree: TreeDigest) -> View {
-        self.view_of(self.shared.open_tree(tree))
+        let image = self.images.as_ref().and_then(|images| images.get(tree));
+        self.view_of(self.shared.open_tree(tree), image)
     }
 
     /// A tree of which `observer` sees what is used. It shares no cache with other views, so that all first uses show.
     pub fn observed_view(&self, tree: TreeDigest, observer: Arc<dyn Observer>) -> View {
-        self.view_of(self.shared.open_observed(tree, observer))
+        self.view_of(self.shared.open_observed(tree, observer), None)
     }
 
-    fn view_of(&self, key: RootKey) -> View {
+    /// Has an image of a tree made in the background, without waiting until it is used much.
+    pub fn want_image(&self, tree: TreeDigest) {
+        if let Some(images) = &self.images {
+            images.want(tree);
+        }
+    }
+
+    fn view_of(&self, key: RootKey, image: Option<Arc<ImageMount>>) -> View {
         View {
             session: Arc::clone(&self.session),
             shared: Arc::clone(&self.shared),
             path: self.session.mountpoint().join(key.file_name()),
             key,
+            image,
             data_dir: self.data_dir.clone(),
             xattrs: self.xattrs,
         }
@@ -167,9 +192,15 @@ impl RunMount {
 }
 
 impl View {
-    /// The directory that is the tree's root.
+    /// The directory that is the tree's root, for bind mounts and for reading.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory to put below overlays, and for nothing else: when the tree has an image it is that, where large
+    /// files are empty unless [`View::data_dir`] is below it.
+    pub fn lower_dir(&self) -> &Path {
+        self.image.as_ref().map_or(&*self.path, |image| image.path())
     }
 
     /// What must be a data-only layer below it in every overlay (and must not be given to a plain one).
@@ -184,7 +215,7 @@ impl View {
 
     /// The value of overlayfs's `lowerdir` option for `mount(8)`: the tree and, after `::`, the data-only layer.
     pub fn lowerdir(&self) -> std::ffi::OsString {
-        let mut text = escape(&self.path);
+        let mut text = escape(self.lower_dir());
         if let Some(data) = &self.data_dir {
             text.extend_from_slice(b"::");
             text.extend_from_slice(&escape(data));
@@ -215,34 +246,13 @@ fn escape(path: &Path) -> Vec<u8> {
     text
 }
 
-/// What a [`TreeFs`] is made of, on its way to the serving side.
-pub(crate) struct Parts {
-    pub(crate) purpose: Purpose,
-    pub(crate) presentation: Presentation,
-    pub(crate) blobs: PathBuf,
-    pub(crate) entry_budget: u64,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) nodes: Arc<NodeTable>,
-}
-
 /// Starts to serve trees.
 pub(crate) fn start(config: SessionConfig, side: StoreSide, parts: Parts) -> Result<Session, FuseError> {
     let link = StoreLink::start(side, STORE_WORKERS).map_err(FuseError::session("start a thread"))?;
     Session::start(config, move |notices: Notices| {
         let content = Content::open(link, &parts.blobs, Arc::clone(&parts.shared))
             .map_err(FuseError::mount("open the blobs in", &parts.blobs))?;
-        let budget = Budget {
-            entries: parts.entry_budget,
-            notices,
-        };
-        Ok(TreeFs::new(
-            parts.purpose,
-            parts.presentation,
-            content,
-            parts.nodes,
-            parts.shared,
-            budget,
-        ))
+        Ok(TreeFs::new(parts, content, notices))
     })
 }
 

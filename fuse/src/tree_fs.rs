@@ -1,5 +1,6 @@
 //! The file system: every tree of the store below its digest.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cbs_store::Node;
@@ -7,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::browse::link_entry;
 use crate::content::Content;
+use crate::images::Wanted;
 use crate::nodes::{NodeRef, NodeTable, Range, Step, Whiteouts};
 use crate::root_key::RootKey;
 use crate::server::{Attributes, Bytes, Fit, Found, Keep, Listing, ListingSink, NodeId, Opened, Server};
@@ -24,11 +26,19 @@ pub(crate) enum Purpose {
     Browse,
 }
 
-/// How much the kernel may keep of trees that are not in use, and how to tell it.
+/// What a [`TreeFs`] is made of, on its way to the serving side.
 #[derive(Debug)]
-pub(crate) struct Budget {
-    pub(crate) entries: u64,
-    pub(crate) notices: Notices,
+pub(crate) struct Parts {
+    pub(crate) purpose: Purpose,
+    pub(crate) presentation: Presentation,
+    /// The folder of blob files.
+    pub(crate) blobs: PathBuf,
+    /// Entries the kernel may know of trees that are not in use.
+    pub(crate) entry_budget: u64,
+    /// Asks for images.
+    pub(crate) images: Option<Wanted>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) nodes: Arc<NodeTable>,
 }
 
 /// The file system.
@@ -36,29 +46,26 @@ pub(crate) struct Budget {
 pub(crate) struct TreeFs {
     purpose: Purpose,
     presentation: Presentation,
-    content: Content,
-    nodes: Arc<NodeTable>,
+    entry_budget: u64,
+    images: Option<Wanted>,
     shared: Arc<Shared>,
-    budget: Budget,
+    nodes: Arc<NodeTable>,
+    content: Content,
+    notices: Notices,
 }
 
 impl TreeFs {
     /// Serves what `content` has.
-    pub(crate) fn new(
-        purpose: Purpose,
-        presentation: Presentation,
-        content: Content,
-        nodes: Arc<NodeTable>,
-        shared: Arc<Shared>,
-        budget: Budget,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts, content: Content, notices: Notices) -> Self {
         Self {
-            purpose,
-            presentation,
+            purpose: parts.purpose,
+            presentation: parts.presentation,
+            entry_budget: parts.entry_budget,
+            images: parts.images,
+            shared: parts.shared,
+            nodes: parts.nodes,
             content,
-            nodes,
-            shared,
-            budget,
+            notices,
         }
     }
 
@@ -85,7 +92,17 @@ impl TreeFs {
     }
 
     fn node(&self, id: NodeId) -> Result<NodeRef, Errno> {
-        self.nodes.node(id).ok_or(Errno::STALE)
+        let node = self.nodes.node(id).ok_or(Errno::STALE)?;
+        self.asked(&node.range);
+        Ok(node)
+    }
+
+    /// Counts a question about a tree, and wants an image of it when there have been enough.
+    fn asked(&self, range: &Range) {
+        if let (true, Some(wanted), RootKey::Tree(tree)) = (range.tree.ask(), &self.images, &range.tree.key) {
+            // Without its maker there are no images.
+            let _ = wanted.send(*tree);
+        }
     }
 
     fn lookup_root(&self, name: &[u8]) -> Result<Found, Errno> {
@@ -114,10 +131,10 @@ impl TreeFs {
     fn drop_unused_trees(&self) {
         for key in self
             .nodes
-            .over_budget(self.budget.entries, |key| !self.shared.is_open(key))
+            .over_budget(self.entry_budget, |key| !self.shared.is_open(key))
         {
             // The notifier ends with the mount, and then there is nothing to forget.
-            let _ = self.budget.notices.send(key.name());
+            let _ = self.notices.send(key.name());
         }
     }
 
@@ -188,6 +205,7 @@ impl Server for TreeFs {
             self.lookup_root(name)?
         } else {
             let (range, found) = self.complete(|| self.nodes.lookup(parent, name, self.whiteouts()))?;
+            self.asked(&range);
             observe_name(&range, name, if found.is_some() { Use::Hit } else { Use::Miss });
             match found {
                 Some(attributes) => Found::Node(attributes, Keep::Forever),
@@ -265,6 +283,7 @@ impl Server for TreeFs {
             return self.list_root(from, listing, sink);
         }
         let range = self.complete(|| self.nodes.list(node, from, listing, self.whiteouts(), sink))?;
+        self.asked(&range);
         if let (0, Some(observer)) = (from, &range.tree.observer) {
             observer.observe(&range.path(), Use::List);
         }

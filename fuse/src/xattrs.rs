@@ -6,9 +6,16 @@
 //! behind the prefix, which it takes away on the way up. So nothing stored in a tree can make overlayfs treat a file as
 //! opaque, redirected or hollow.
 
-use cbs_store::{INLINE_LIMIT, Metadata, Node, blob_path};
+use std::borrow::Cow;
+
+use cbs_store::{Metadata, Node, blob_path};
 
 use crate::server::Bytes;
+
+/// Files above this size are read by the kernel from their blob files, on a data-only view; the bytes of those up to it
+/// come through FUSE, though some are blob files as well. Saying where a file is takes two requests whenever it is
+/// first looked at, sending it takes one or two when it is first read.
+pub(crate) const REDIRECT_ABOVE: u64 = 64 << 10;
 
 /// Behind the prefix, it marks an attribute as content.
 const ESCAPE: &[u8] = b"overlay.";
@@ -66,20 +73,19 @@ impl Presentation {
     pub(crate) fn list(self, meta: Option<&Metadata>) -> Vec<u8> {
         let mut names = Vec::new();
         for (name, _) in meta.map_or(&[][..], |meta| &meta.xattrs) {
-            match self
-                .overlay()
-                .and_then(|xattrs| name.strip_prefix(xattrs.prefix()).zip(Some(xattrs)))
-            {
-                Some((rest, xattrs)) => {
-                    names.extend_from_slice(xattrs.prefix());
-                    names.extend_from_slice(ESCAPE);
-                    names.extend_from_slice(rest);
-                }
-                None => names.extend_from_slice(name),
-            }
+            names.extend_from_slice(&self.shown_name(name));
             names.push(0);
         }
         names
+    }
+
+    /// The name under which a stored attribute is shown.
+    pub(crate) fn shown_name<'a>(self, name: &'a [u8]) -> Cow<'a, [u8]> {
+        let prefix = self.overlay().map(OverlayXattrs::prefix);
+        match prefix.and_then(|prefix| Some((prefix, name.strip_prefix(prefix)?))) {
+            Some((prefix, rest)) => [prefix, ESCAPE, rest].concat().into(),
+            None => name.into(),
+        }
     }
 
     /// Whether asking for this attribute of a large file means that its bytes are about to be used.
@@ -93,7 +99,7 @@ impl Presentation {
         let (Self::DataLayer(_), Some(Node::File { blob, size, .. })) = (self, node) else {
             return None;
         };
-        if *size <= INLINE_LIMIT {
+        if *size <= REDIRECT_ABOVE {
             return None;
         }
         // Both name spaces: someone in a user namespace may put an overlay of his own over root's mount.
@@ -190,7 +196,7 @@ mod tests {
     #[test]
     fn only_large_files_of_a_data_layer_point_at_blobs() {
         let none = meta(&[]);
-        let large = file(INLINE_LIMIT + 1);
+        let large = file(REDIRECT_ABOVE + 1);
         for prefix in ["trusted.", "user."] {
             let metacopy = format!("{prefix}overlay.metacopy");
             let redirect = format!("{prefix}overlay.redirect");
@@ -199,7 +205,7 @@ mod tests {
             let path = format!("/{}", blob_path(&BlobDigest::of(b"x"))).into_bytes();
             assert_eq!(get(data, &none, &large, &redirect), Some(path));
             for (presentation, node) in [
-                (data, file(INLINE_LIMIT)),
+                (data, file(REDIRECT_ABOVE)),
                 (data, Node::Fifo),
                 (Presentation::Layer(OverlayXattrs::Trusted), large.clone()),
                 (Presentation::Plain, large.clone()),

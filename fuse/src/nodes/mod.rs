@@ -22,6 +22,7 @@ use cbs_store::{Directory, Node, TreeDigest};
 
 use crate::Observer;
 use crate::attributes;
+use crate::images::worth_an_image;
 use crate::root_key::RootKey;
 use crate::server::{Attributes, Fit, Keep, Listing, ListingSink, NodeId};
 use crate::sync::lock;
@@ -117,7 +118,12 @@ impl NodeTable {
         }
         let tree = Arc::new(Tree {
             key: key.clone(),
+            worth_an_image: match (&key, &observer) {
+                (RootKey::Tree(_), None) => worth_an_image(directory.totals().entries),
+                _ => None,
+            },
             observer,
+            asked: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             used: AtomicU64::new(self.ticks.fetch_add(1, Ordering::Relaxed)),
             links: Mutex::default(),

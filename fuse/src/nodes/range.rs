@@ -1,7 +1,7 @@
 //! One directory of one tree instance, and the nodes in it.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cbs_store::{BlobDigest, Directory, Entry, Metadata, Node};
@@ -19,6 +19,10 @@ pub(crate) struct Tree {
     pub(crate) key: RootKey,
     /// Who watches it.
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Questions about it so far.
+    pub(super) asked: AtomicU64,
+    /// The question after which it is worth an image.
+    pub(super) worth_an_image: Option<u64>,
     /// Entries in its ranges.
     pub(super) entries: AtomicU64,
     /// When it was last entered, in ticks of the table.
@@ -103,6 +107,14 @@ impl Range {
             None => attributes::of_root(node, self.directory.root.as_ref()),
             Some(index) => attributes::of_entry(node, &self.directory.entries[index]),
         }
+    }
+}
+
+impl Tree {
+    /// Counts a question; answers whether it is the one after which the tree is worth an image.
+    pub(crate) fn ask(&self) -> bool {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        self.worth_an_image == Some(asked)
     }
 }
 

@@ -234,6 +234,7 @@ impl World {
             mode,
             privilege: Privilege::detect(),
             threads: NonZeroUsize::new(2).expect("not zero"),
+            images: None,
             entry_budget: DEFAULT_ENTRY_BUDGET,
         }
     }

@@ -5,6 +5,7 @@ mod common;
 
 mod browse;
 mod caching;
+mod images;
 mod mirror;
 mod observe;
 mod overlay;

@@ -13,12 +13,14 @@ use crate::common::{World, load, noise, shell, walk, xattr, xattrs};
 const MODES: [LowerMode; 2] = [LowerMode::DataOnly, LowerMode::Plain];
 
 /// A directory with one of everything.
-fn zoo(at: &Path) {
+pub(crate) fn zoo(at: &Path) {
     fs::create_dir_all(at.join("a/b/c")).expect("mkdir");
     fs::write(at.join("empty"), "").expect("write");
     fs::write(at.join("a/small"), "small\n").expect("write");
     fs::write(at.join("a/at-limit"), noise(INLINE_LIMIT as usize, 1)).expect("write");
     fs::write(at.join("a/above-limit"), noise(INLINE_LIMIT as usize + 1, 2)).expect("write");
+    fs::write(at.join("a/64k"), noise(64 << 10, 4)).expect("write");
+    fs::write(at.join("a/above-64k"), noise((64 << 10) + 1, 5)).expect("write");
     fs::write(at.join("a/b/large"), noise(3_000_001, 3)).expect("write");
     for name in [
         &b"\xff\xfe not utf-8"[..],
@@ -57,7 +59,7 @@ fn zoo(at: &Path) {
 }
 
 /// Compares everything `stat`, `readlink`, `read` and `getxattr` tell.
-fn assert_same(original: &Path, shown: &Path) {
+pub(crate) fn assert_same(original: &Path, shown: &Path) {
     let paths = walk(original);
     assert_eq!(walk(shown), paths);
     for path in paths {
@@ -128,7 +130,7 @@ fn an_overlay_over_a_tree_equals_its_directory_needs_root() {
         if mode == LowerMode::DataOnly {
             let counts = run.counts();
             let small = counts.read;
-            fs::read(overlay.merged.join("a/above-limit")).expect("read");
+            fs::read(overlay.merged.join("a/above-64k")).expect("read");
             assert_eq!(run.counts().read, small);
         }
     }
