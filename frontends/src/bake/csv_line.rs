@@ -5,14 +5,18 @@
 /// # Errors
 /// Says which quote is out of place, or that there is nothing.
 pub(crate) fn split_fields(line: &str, separator: char) -> Result<Vec<String>, String> {
-    let mut rest = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
+    let mut rest = line
+        .strip_suffix('\n')
+        .map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
     if rest.is_empty() {
         return Err(String::from("it is empty"));
     }
     let mut fields = Vec::new();
     loop {
         let Some(quoted) = rest.strip_prefix('"') else {
-            let (field, next) = rest.split_once(separator).map_or((rest, None), |(field, next)| (field, Some(next)));
+            let (field, next) = rest
+                .split_once(separator)
+                .map_or((rest, None), |(field, next)| (field, Some(next)));
             if field.contains('"') {
                 return Err(format!("a quote inside {field:?} must enclose the whole field"));
             }

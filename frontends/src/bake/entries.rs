@@ -124,11 +124,17 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, EntryError> {
 }
 
 fn fields(text: &str) -> Result<Vec<String>, EntryError> {
-    split_fields(text, ',').map_err(|reason| EntryError::Fields { text: String::from(text), reason })
+    split_fields(text, ',').map_err(|reason| EntryError::Fields {
+        text: String::from(text),
+        reason,
+    })
 }
 
 fn bool_of(key: &str, value: &str) -> Result<bool, EntryError> {
-    parse_bool(value).ok_or_else(|| EntryError::Bool { key: String::from(key), value: String::from(value) })
+    parse_bool(value).ok_or_else(|| EntryError::Bool {
+        key: String::from(key),
+        value: String::from(value),
+    })
 }
 
 impl CacheEntry {
@@ -146,7 +152,13 @@ impl CacheEntry {
     }
 
     pub(crate) fn checked(self, text: &str) -> Result<CacheEntry, EntryError> {
-        if self.kind.is_empty() { Err(EntryError::NoType { text: String::from(text) }) } else { Ok(self) }
+        if self.kind.is_empty() {
+            Err(EntryError::NoType {
+                text: String::from(text),
+            })
+        } else {
+            Ok(self)
+        }
     }
 
     /// Reads `type=…,key=value`, or a list of plain image names, each of which is a registry cache. Nothing gives none.
@@ -171,7 +183,11 @@ impl Output {
         let all = fields(text)?;
         if all.len() == 1 && all[0] == text && !text.starts_with("type=") {
             let kind = if text == "-" { "tar" } else { "local" };
-            return Ok(Output { kind: String::from(kind), destination: String::from(text), ..Output::default() });
+            return Ok(Output {
+                kind: String::from(kind),
+                destination: String::from(text),
+                ..Output::default()
+            });
         }
         let mut output = Output::default();
         for (key, value) in pairs(text)? {
@@ -187,7 +203,13 @@ impl Output {
     }
 
     pub(crate) fn checked(self, text: &str) -> Result<Output, EntryError> {
-        if self.kind.is_empty() { Err(EntryError::NoType { text: String::from(text) }) } else { Ok(self) }
+        if self.kind.is_empty() {
+            Err(EntryError::NoType {
+                text: String::from(text),
+            })
+        } else {
+            Ok(self)
+        }
     }
 }
 
@@ -203,7 +225,12 @@ impl Secret {
                 "id" => secret.id = value,
                 "source" | "src" => secret.source = value,
                 "env" => secret.env = value,
-                _ => return Err(EntryError::UnknownKey { field: format!("{key}={value}"), key }),
+                _ => {
+                    return Err(EntryError::UnknownKey {
+                        field: format!("{key}={value}"),
+                        key,
+                    });
+                }
             }
         }
         if from_env && secret.env.is_empty() {
@@ -217,8 +244,14 @@ impl Ssh {
     /// Reads `id`, or `id=path,path`.
     pub(crate) fn parse(text: &str) -> Ssh {
         match text.split_once('=') {
-            Some((id, paths)) => Ssh { id: String::from(id), paths: paths.split(',').map(String::from).collect() },
-            None => Ssh { id: String::from(text), paths: Vec::new() },
+            Some((id, paths)) => Ssh {
+                id: String::from(id),
+                paths: paths.split(',').map(String::from).collect(),
+            },
+            None => Ssh {
+                id: String::from(text),
+                paths: Vec::new(),
+            },
         }
     }
 }
@@ -236,7 +269,9 @@ impl Attestation {
             }
         }
         if attestation.kind.is_empty() {
-            return Err(EntryError::NoType { text: String::from(text) });
+            return Err(EntryError::NoType {
+                text: String::from(text),
+            });
         }
         Ok(attestation)
     }
@@ -269,12 +304,21 @@ impl Policy {
                 const LEVELS: [&str; 8] = ["panic", "fatal", "error", "warn", "warning", "info", "debug", "trace"];
                 let level = value.to_lowercase();
                 if !LEVELS.contains(&level.as_str()) {
-                    return Err(EntryError::LogLevel { value: String::from(value) });
+                    return Err(EntryError::LogLevel {
+                        value: String::from(value),
+                    });
                 }
-                self.log_level = Some(if level == "warn" { String::from("warning") } else { level });
+                self.log_level = Some(if level == "warn" {
+                    String::from("warning")
+                } else {
+                    level
+                });
             }
             _ => {
-                return Err(EntryError::UnknownKey { key: String::from(key), field: format!("{key}={value}") });
+                return Err(EntryError::UnknownKey {
+                    key: String::from(key),
+                    field: format!("{key}={value}"),
+                });
             }
         }
         Ok(())
@@ -302,7 +346,10 @@ impl Resources {
         let text = || Some(String::from(value));
         let integer = || match value.parse::<i64>() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(EntryError::Integer { key: String::from(key), value: String::from(value) }),
+            Err(_) => Err(EntryError::Integer {
+                key: String::from(key),
+                value: String::from(value),
+            }),
         };
         match key {
             "memory" => self.memory = text(),
@@ -313,7 +360,10 @@ impl Resources {
             "cpuset-cpus" => self.cpuset_cpus = text(),
             "cpuset-mems" => self.cpuset_mems = text(),
             _ => {
-                return Err(EntryError::UnknownKey { key: String::from(key), field: format!("resources.{key}") });
+                return Err(EntryError::UnknownKey {
+                    key: String::from(key),
+                    field: format!("resources.{key}"),
+                });
             }
         }
         Ok(())
@@ -343,7 +393,10 @@ pub(crate) fn drop_repeats<T: PartialEq>(entries: &mut Vec<T>) {
         return;
     }
     for index in (0..entries.len() - 1).rev() {
-        let repeat = entries.iter().skip(index + 1).position(|other| *other == entries[index]);
+        let repeat = entries
+            .iter()
+            .skip(index + 1)
+            .position(|other| *other == entries[index]);
         if let Some(offset) = repeat {
             entries.swap_remove(index + 1 + offset);
         }

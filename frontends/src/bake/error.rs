@@ -16,15 +16,25 @@ pub struct SourceError {
 
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(at) = &self.location else { return f.write_str(&self.message) };
+        let Some(at) = &self.location else {
+            return f.write_str(&self.message);
+        };
         write!(f, "{}:{}:{}: {}", at.file, at.line, at.column, self.message)?;
         // A line that is too long to read is cut around the place.
         let (text, column) = excerpt(&at.text, at.column);
         let number = at.line.to_string();
         let margin = " ".repeat(number.len());
         let width = at.width.min(text.chars().count().saturating_sub(column - 1).max(1));
-        let indent: String = text.chars().take(column - 1).map(|char| if char == '\t' { '\t' } else { ' ' }).collect();
-        write!(f, "\n{margin} |\n{number} | {text}\n{margin} | {indent}{}", "^".repeat(width))
+        let indent: String = text
+            .chars()
+            .take(column - 1)
+            .map(|char| if char == '\t' { '\t' } else { ' ' })
+            .collect();
+        write!(
+            f,
+            "\n{margin} |\n{number} | {text}\n{margin} | {indent}{}",
+            "^".repeat(width)
+        )
     }
 }
 
@@ -35,7 +45,10 @@ fn excerpt(line: &str, column: usize) -> (String, usize) {
         return (String::from(line), column.max(1));
     }
     let start = column.saturating_sub(WIDTH / 2);
-    (line.chars().skip(start).take(WIDTH).collect(), column.saturating_sub(start).max(1))
+    (
+        line.chars().skip(start).take(WIDTH).collect(),
+        column.saturating_sub(start).max(1),
+    )
 }
 
 /// Why a bake has no result.

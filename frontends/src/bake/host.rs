@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 
 /// What a path is, symbolic links followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +36,11 @@ pub trait Host: Sync {
     /// Of kind [`io::ErrorKind::NotFound`] when nothing is there, another one when it cannot be seen.
     fn kind(&self, path: &str) -> io::Result<FileKind>;
 
-    /// The path with all symbolic links resolved.
+    /// What a symbolic link says; `None` for everything else that is there.
     ///
     /// # Errors
-    /// Of kind [`io::ErrorKind::NotFound`] when it does not lead to anything.
-    fn resolve(&self, path: &str) -> io::Result<String>;
+    /// Of kind [`io::ErrorKind::NotFound`] when nothing is there, another one when it cannot be seen.
+    fn link_target(&self, path: &str) -> io::Result<Option<String>>;
 
     /// Fills a buffer with bytes nobody can guess.
     fn random(&self, buffer: &mut [u8]);
@@ -77,14 +76,21 @@ impl Host for LocalHost {
         })
     }
 
-    fn resolve(&self, path: &str) -> io::Result<String> {
-        let resolved = std::fs::canonicalize(Path::new(path))?;
-        resolved.into_os_string().into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+    fn link_target(&self, path: &str) -> io::Result<Option<String>> {
+        if !std::fs::symlink_metadata(path)?.is_symlink() {
+            return Ok(None);
+        }
+        let target = std::fs::read_link(path)?.into_os_string().into_string();
+        target
+            .map(Some)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
     }
 
     fn random(&self, buffer: &mut [u8]) {
         let mut source = std::fs::File::open("/dev/urandom");
-        let filled = source.as_mut().is_ok_and(|source| io::Read::read_exact(source, buffer).is_ok());
+        let filled = source
+            .as_mut()
+            .is_ok_and(|source| io::Read::read_exact(source, buffer).is_ok());
         if !filled {
             // Without the device, the hasher of the standard library is seeded by the system all the same.
             use std::hash::{BuildHasher as _, RandomState};
@@ -116,7 +122,10 @@ impl MemoryHost {
 
 impl Host for MemoryHost {
     fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        self.files.get(path).cloned().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.files
+            .get(path)
+            .cloned()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     fn read_stdin(&self) -> io::Result<Vec<u8>> {
@@ -127,15 +136,19 @@ impl Host for MemoryHost {
         if let Some(content) = self.files.get(path) {
             return Ok(FileKind::File(content.len() as u64));
         }
-        let folder = if path.ends_with('/') { String::from(path) } else { format!("{path}/") };
+        let folder = if path.ends_with('/') {
+            String::from(path)
+        } else {
+            format!("{path}/")
+        };
         if self.files.keys().any(|name| name.starts_with(&folder)) {
             return Ok(FileKind::Directory);
         }
         Err(io::Error::from(io::ErrorKind::NotFound))
     }
 
-    fn resolve(&self, path: &str) -> io::Result<String> {
-        self.kind(path).map(|_| String::from(path))
+    fn link_target(&self, path: &str) -> io::Result<Option<String>> {
+        self.kind(path).map(|_| None)
     }
 
     fn random(&self, buffer: &mut [u8]) {

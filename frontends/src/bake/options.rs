@@ -33,6 +33,8 @@ pub struct BakeOptions {
     pub provenance: Option<String>,
     /// `--sbom`, if given.
     pub sbom: Option<String>,
+    /// `--allow`, in order.
+    pub allow: Vec<String>,
     /// `--policy`, in order.
     pub policies: Vec<String>,
     /// The environment.
@@ -67,8 +69,16 @@ impl Call {
         if text.is_empty() {
             return Ok(None);
         }
-        let fail = |reason: String| BakeError::Flag { flag: "--call", value: String::from(text), reason };
-        let mut call = Call { method: String::new(), format: String::new(), ignore_status: false };
+        let fail = |reason: String| BakeError::Flag {
+            flag: "--call",
+            value: String::from(text),
+            reason,
+        };
+        let mut call = Call {
+            method: String::new(),
+            format: String::new(),
+            ignore_status: false,
+        };
         for field in super::csv_line::split_fields(text, ',').map_err(fail)? {
             match field.split_once('=') {
                 Some(("format", value)) => call.format = String::from(value),
@@ -107,8 +117,16 @@ impl BakeOptions {
         };
         let url = take_url();
         let context = url.as_ref().and_then(|_| take_url());
-        let targets = if words.is_empty() { vec![String::from("default")] } else { words.to_vec() };
-        Positional { url, command_context: context.unwrap_or_else(|| String::from("cwd://")), targets }
+        let targets = if words.is_empty() {
+            vec![String::from("default")]
+        } else {
+            words.to_vec()
+        };
+        Positional {
+            url,
+            command_context: context.unwrap_or_else(|| String::from("cwd://")),
+            targets,
+        }
     }
 
     /// All overrides: those of `--set`, then the flags that stand for some.
@@ -136,7 +154,11 @@ impl BakeOptions {
         }
         let mut without_policies = false;
         for text in &self.policies {
-            let fail = |reason: String| BakeError::Flag { flag: "--policy", value: text.clone(), reason };
+            let fail = |reason: String| BakeError::Flag {
+                flag: "--policy",
+                value: text.clone(),
+                reason,
+            };
             let policy = Policy::parse(text).map_err(|error| fail(error.to_string()))?;
             if !policy.files.is_empty() || policy.reset {
                 return Err(fail(String::from("filename and reset belong in the definition")));
@@ -150,7 +172,10 @@ impl BakeOptions {
                 settings.push(format!("*.policy+={text}"));
             }
         }
-        Ok(AllOverrides { settings, without_policies })
+        Ok(AllOverrides {
+            settings,
+            without_policies,
+        })
     }
 
     /// `--var` as a map; later ones win.
@@ -163,7 +188,11 @@ impl BakeOptions {
                 }
                 _ => {
                     let reason = String::from("it must have the form name=value");
-                    return Err(BakeError::Flag { flag: "--var", value: text.clone(), reason });
+                    return Err(BakeError::Flag {
+                        flag: "--var",
+                        value: text.clone(),
+                        reason,
+                    });
                 }
             }
         }
@@ -172,7 +201,10 @@ impl BakeOptions {
 
     /// Whether variables and `--set x.args.NAME` see the environment.
     pub(crate) fn sees_environment(&self) -> bool {
-        let disabled = self.environment.get("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP").and_then(|text| parse_bool(text));
+        let disabled = self
+            .environment
+            .get("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP")
+            .and_then(|text| parse_bool(text));
         disabled != Some(true)
     }
 
@@ -183,7 +215,10 @@ impl BakeOptions {
         if text.is_empty() {
             return Ok(false);
         }
-        parse_bool(text).ok_or_else(|| BakeError::Environment { name: NAME, value: String::from(text) })
+        parse_bool(text).ok_or_else(|| BakeError::Environment {
+            name: NAME,
+            value: String::from(text),
+        })
     }
 }
 

@@ -55,7 +55,10 @@ impl Overrides {
     ) -> Result<Overrides, BakeError> {
         let mut overrides = Overrides::default();
         for text in settings {
-            let fail = |reason: String| BakeError::Override { setting: text.clone(), reason };
+            let fail = |reason: String| BakeError::Override {
+                setting: text.clone(),
+                reason,
+            };
             let (left, value) = match text.split_once('=') {
                 Some((left, value)) => (left, Some(value)),
                 None => (text.as_str(), None),
@@ -65,11 +68,16 @@ impl Overrides {
             let Some((pattern, key)) = path.split_once('.') else {
                 return Err(fail(String::from("a key is expected, as in target.key=value")));
             };
-            let (head, name) = key.split_once('.').map_or((key, None), |(head, name)| (head, Some(name)));
+            let (head, name) = key
+                .split_once('.')
+                .map_or((key, None), |(head, name)| (head, Some(name)));
             if value.is_none() && head != "args" {
                 return Err(fail(String::from("a value is expected, as in target.key=value")));
             }
-            let needs_name = matches!(head, "args" | "contexts" | "labels" | "resources" | "secret" | "extra-hosts");
+            let needs_name = matches!(
+                head,
+                "args" | "contexts" | "labels" | "resources" | "secret" | "extra-hosts"
+            );
             if needs_name && name.is_none() {
                 return Err(fail(format!("{head} requires a name, as in target.{head}.name=value")));
             }
@@ -89,7 +97,10 @@ impl Overrides {
                 let at = match of_target.iter().position(|setting| setting.key == key) {
                     Some(at) => at,
                     None => {
-                        of_target.push(Setting { key: String::from(key), ..Setting::default() });
+                        of_target.push(Setting {
+                            key: String::from(key),
+                            ..Setting::default()
+                        });
                         of_target.len() - 1
                     }
                 };
@@ -116,10 +127,16 @@ fn matching(targets: &[Target], pattern: &str) -> Result<Vec<String>, BakeError>
         return Ok(vec![String::from(pattern)]);
     }
     let names = targets.iter().map(|target| target.name.as_str());
-    let matched: Vec<String> =
-        names.clone().filter(|name| glob_match(pattern, name) == Some(true)).map(String::from).collect();
+    let matched: Vec<String> = names
+        .clone()
+        .filter(|name| glob_match(pattern, name) == Some(true))
+        .map(String::from)
+        .collect();
     if matched.is_empty() {
-        return Err(BakeError::NoMatch { pattern: String::from(pattern), hint: hint(pattern, names) });
+        return Err(BakeError::NoMatch {
+            pattern: String::from(pattern),
+            hint: hint(pattern, names),
+        });
     }
     Ok(matched)
 }
@@ -129,7 +146,10 @@ pub(crate) fn apply(target: &mut Target, settings: &[Setting], grants: &mut Gran
     let mut named_secrets: Vec<String> = Vec::new();
     let mut single_secrets = Vec::new();
     for setting in settings {
-        let fail = |reason: String| BakeError::Override { setting: setting.text.clone(), reason };
+        let fail = |reason: String| BakeError::Override {
+            setting: setting.text.clone(),
+            reason,
+        };
         if let Some(id) = setting.key.strip_prefix("secret.") {
             single_secrets.push((id, setting));
             continue;
@@ -138,7 +158,10 @@ pub(crate) fn apply(target: &mut Target, settings: &[Setting], grants: &mut Gran
     }
     // A single secret is changed in the list that the other settings leave.
     for (id, setting) in single_secrets {
-        let fail = |reason: String| BakeError::Override { setting: setting.text.clone(), reason };
+        let fail = |reason: String| BakeError::Override {
+            setting: setting.text.clone(),
+            reason,
+        };
         update_secret(target, id, &setting.value).map_err(fail)?;
         named_secrets.push(String::from(id));
     }
@@ -151,7 +174,11 @@ pub(crate) fn apply(target: &mut Target, settings: &[Setting], grants: &mut Gran
 }
 
 fn parse_each<T>(values: &[String], parse: fn(&str) -> Result<T, EntryError>) -> Result<Vec<T>, String> {
-    values.iter().filter(|text| !text.is_empty()).map(|text| parse(text).map_err(|error| error.to_string())).collect()
+    values
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| parse(text).map_err(|error| error.to_string()))
+        .collect()
 }
 
 fn caches(values: &[String]) -> Result<Vec<CacheEntry>, String> {
@@ -201,14 +228,22 @@ fn set(
             }
             target.add_cache_from(&caches(&setting.values)?);
             let local = target.cache_from.iter().filter(|entry| entry.kind == "local");
-            grants.read.extend(local.filter_map(|entry| entry.attributes.get("src").cloned()));
+            grants
+                .read
+                .extend(local.filter_map(|entry| entry.attributes.get("src").cloned()));
         }
         "cache-to" => {
-            let mut entries = if setting.append { target.cache_to.take().unwrap_or_default() } else { Vec::new() };
+            let mut entries = if setting.append {
+                target.cache_to.take().unwrap_or_default()
+            } else {
+                Vec::new()
+            };
             entries.extend(caches(&setting.values)?);
             super::entries::drop_repeats(&mut entries);
             let local = entries.iter().filter(|entry| entry.kind == "local");
-            grants.write.extend(local.filter_map(|entry| entry.attributes.get("dest").cloned()));
+            grants
+                .write
+                .extend(local.filter_map(|entry| entry.attributes.get("dest").cloned()));
             target.cache_to = Some(entries);
         }
         "target" => target.target = Some(value()),
@@ -227,14 +262,22 @@ fn set(
                 target.ssh.clear();
             }
             target.add_ssh(&entries);
-            grants.read.extend(target.ssh.iter().flat_map(|entry| entry.paths.iter().cloned()));
+            grants
+                .read
+                .extend(target.ssh.iter().flat_map(|entry| entry.paths.iter().cloned()));
         }
         "output" => {
-            let mut outputs = if setting.append { target.outputs.take().unwrap_or_default() } else { Vec::new() };
+            let mut outputs = if setting.append {
+                target.outputs.take().unwrap_or_default()
+            } else {
+                Vec::new()
+            };
             outputs.extend(parse_each(&setting.values, Output::parse)?);
             super::entries::drop_repeats(&mut outputs);
             let destinations = outputs.iter().map(|output| &output.destination);
-            grants.write.extend(destinations.filter(|destination| !destination.is_empty()).cloned());
+            grants
+                .write
+                .extend(destinations.filter(|destination| !destination.is_empty()).cloned());
             target.outputs = Some(outputs);
         }
         "entitlements" => {
@@ -297,7 +340,11 @@ fn set_push(outputs: Option<Vec<Output>>, push: bool) -> Option<Vec<Output>> {
     }
     if push && only_docker {
         let attributes = [(String::from("push"), String::from("true"))].into();
-        outputs.push(Output { kind: String::from("image"), destination: String::new(), attributes });
+        outputs.push(Output {
+            kind: String::from("image"),
+            destination: String::new(),
+            attributes,
+        });
     }
     Some(outputs)
 }
@@ -307,10 +354,15 @@ fn set_load(outputs: Option<Vec<Output>>, load: bool) -> Option<Vec<Output>> {
         return outputs;
     }
     let mut outputs = outputs.unwrap_or_default();
-    let is_loaded = outputs.iter().any(|output| output.kind == "docker" && output.destination.is_empty());
+    let is_loaded = outputs
+        .iter()
+        .any(|output| output.kind == "docker" && output.destination.is_empty());
     let is_file = |output: &Output| !matches!(output.kind.as_str(), "docker" | "image" | "registry" | "oci");
     if !is_loaded && !outputs.iter().any(is_file) {
-        outputs.push(Output { kind: String::from("docker"), ..Output::default() });
+        outputs.push(Output {
+            kind: String::from("docker"),
+            ..Output::default()
+        });
     }
     Some(outputs)
 }

@@ -40,7 +40,11 @@ pub(crate) fn join(base: &str, path: &str) -> String {
 
 /// The path seen from the base, unless it is absolute.
 pub(crate) fn resolve(base: &str, path: &str) -> String {
-    if path.starts_with('/') { clean(path) } else { join(base, path) }
+    if path.starts_with('/') {
+        clean(path)
+    } else {
+        join(base, path)
+    }
 }
 
 /// The last element; `.` for an empty path, `/` for one of slashes.

@@ -39,17 +39,31 @@ pub struct NoFetcher;
 
 impl Fetcher for NoFetcher {
     fn fetch(&self, _: &str) -> io::Result<Remote> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "remote definitions cannot be fetched here"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "remote definitions cannot be fetched here",
+        ))
     }
 }
 
-/// Where a remote definition came from.
+/// Where a remote definition came from. Relative contexts lie there, too, unless it is a single file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RemoteInput {
-    /// The URL; empty when the definition is a single file or an archive, which contexts cannot refer to by URL.
-    pub url: String,
-    /// Whether relative contexts lie in what was fetched.
-    pub has_tree: bool,
+pub enum RemoteInput {
+    /// A git repository.
+    Git {
+        /// Its URL, with a reference and a folder if they were given.
+        url: String,
+    },
+    /// An archive.
+    Archive {
+        /// Its URL.
+        url: String,
+    },
+    /// A single file.
+    File {
+        /// Its URL.
+        url: String,
+    },
 }
 
 /// Whether a text is an HTTP URL or a git reference.
@@ -57,6 +71,11 @@ pub(crate) fn is_remote_url(text: &str) -> bool {
     text.starts_with("https://")
         || text.starts_with("http://")
         || matches!(GitRef::parse_context(text), Ok(Some(_)) | Err(_))
+}
+
+/// Whether a URL names a git repository.
+pub(crate) fn is_git(text: &str) -> bool {
+    matches!(GitRef::parse_context(text), Ok(Some(_)) | Err(_))
 }
 
 /// Whether a repository is reached over SSH.
@@ -67,11 +86,17 @@ pub(crate) fn is_git_over_ssh(text: &str) -> bool {
 /// A git URL with a sub-folder added; other URLs are left alone.
 pub(crate) fn with_subdir(url: &str, subdir: &str) -> String {
     let subdir = super::paths::clean(subdir);
-    let Ok(Some(git)) = GitRef::parse_context(url) else { return String::from(url) };
+    let Ok(Some(git)) = GitRef::parse_context(url) else {
+        return String::from(url);
+    };
     if subdir == "." || url.is_empty() {
         return String::from(url);
     }
-    let subdir = if git.subdir.is_empty() { subdir } else { super::paths::join(&git.subdir, &subdir) };
+    let subdir = if git.subdir.is_empty() {
+        subdir
+    } else {
+        super::paths::join(&git.subdir, &subdir)
+    };
     if !url.contains('#')
         && let Some((base, query)) = url.split_once('?')
     {

@@ -25,6 +25,8 @@ pub(crate) struct Resolved {
     pub(crate) targets: BTreeMap<String, Target>,
     /// All targets, those whose results others use before those.
     pub(crate) order: Vec<String>,
+    /// The names in the order, for looking up.
+    ordered: HashSet<String>,
     /// Paths that are named in overrides, and therefore meant.
     pub(crate) grants: Grants,
 }
@@ -62,12 +64,17 @@ pub(crate) fn resolve(
         for target in targets {
             if !resolved.targets.contains_key(&target) {
                 let requested_by = (target != *name).then_some(name.as_str());
-                resolved.targets.insert(target.clone(), resolver.resolve_target(&target, requested_by)?);
+                resolved
+                    .targets
+                    .insert(target.clone(), resolver.resolve_target(&target, requested_by)?);
             }
         }
         for group in groups {
             if let Some(&at) = resolver.groups.get(group.as_str()) {
-                resolved.groups.entry(group).or_insert_with(|| config.groups[at].clone());
+                resolved
+                    .groups
+                    .entry(group)
+                    .or_insert_with(|| config.groups[at].clone());
             }
         }
     }
@@ -126,7 +133,12 @@ impl Resolver<'_> {
         let before = names.len();
         let groups = self.config.groups.iter().map(|group| &group.name);
         let targets = self.config.targets.iter().map(|target| &target.name);
-        names.extend(groups.chain(targets).filter(|name| glob_match(pattern, name) == Some(true)).cloned());
+        names.extend(
+            groups
+                .chain(targets)
+                .filter(|name| glob_match(pattern, name) == Some(true))
+                .cloned(),
+        );
         if names.len() == before {
             return Err(BakeError::NoMatch {
                 pattern: String::from(pattern),
@@ -142,7 +154,11 @@ impl Resolver<'_> {
         let opened = self.group(name, &mut visited);
         let distinct = |names: &[String]| {
             let mut seen = HashSet::new();
-            names.iter().filter(|name| seen.insert(name.as_str())).cloned().collect()
+            names
+                .iter()
+                .filter(|name| seen.insert(name.as_str()))
+                .cloned()
+                .collect()
         };
         (distinct(&opened.0), distinct(&opened.1))
     }
@@ -168,9 +184,21 @@ impl Resolver<'_> {
             if opened.0.is_empty() {
                 targets.extend(seen_targets.insert(member.clone()).then(|| member.clone()));
             } else {
-                targets.extend(opened.0.iter().filter(|target| seen_targets.insert((*target).clone())).cloned());
+                targets.extend(
+                    opened
+                        .0
+                        .iter()
+                        .filter(|target| seen_targets.insert((*target).clone()))
+                        .cloned(),
+                );
             }
-            groups.extend(opened.1.iter().filter(|group| seen_groups.insert((*group).clone())).cloned());
+            groups.extend(
+                opened
+                    .1
+                    .iter()
+                    .filter(|group| seen_groups.insert((*group).clone()))
+                    .cloned(),
+            );
         }
         self.depth.set(self.depth.get() - 1);
         let opened = Rc::new((targets, groups));
@@ -202,7 +230,10 @@ impl Resolver<'_> {
         let Some(&at) = self.targets.get(name) else {
             let near = hint(name, self.names().into_iter());
             let by = needed_by.map_or_else(String::new, |by| format!(", which {by:?} names"));
-            return Err(BakeError::UnknownTarget { name: String::from(name), hint: format!("{by}{near}") });
+            return Err(BakeError::UnknownTarget {
+                name: String::from(name),
+                hint: format!("{by}{near}"),
+            });
         };
         match visited.get(&at) {
             Some(Some(target)) => return Ok(Some(target.clone())),
@@ -217,7 +248,11 @@ impl Resolver<'_> {
         }
         if self.depth.get() >= MAX_CHAIN {
             let reason = format!("the chain of inheritance is longer than {MAX_CHAIN}");
-            return Err(BakeError::Target { target: String::from(name), attribute: "inherits", reason });
+            return Err(BakeError::Target {
+                target: String::from(name),
+                attribute: "inherits",
+                reason,
+            });
         }
         let cuts = self.cuts.get();
         visited.insert(at, None);
@@ -244,34 +279,53 @@ impl Resolver<'_> {
 
     /// Adds the targets whose results are contexts of this one, and puts all of them into the order of building.
     fn load_links(&self, name: &str, resolved: &mut Resolved, path: &mut Vec<String>) -> Result<(), BakeError> {
-        if resolved.order.iter().any(|done| done == name) {
+        if resolved.ordered.contains(name) {
             return Ok(());
         }
-        let fail = |reason: String| BakeError::Target { target: String::from(name), attribute: "contexts", reason };
+        let fail = |reason: String| BakeError::Target {
+            target: String::from(name),
+            attribute: "contexts",
+            reason,
+        };
         if path.len() >= MAX_CHAIN as usize {
             return Err(fail(format!("the chain of linked targets is longer than {MAX_CHAIN}")));
         }
         path.push(String::from(name));
         let contexts: Vec<String> = resolved.targets.get(name).map_or_else(Vec::new, |target| {
-            target.contexts.values().filter_map(|context| context.strip_prefix("target:")).map(String::from).collect()
+            target
+                .contexts
+                .values()
+                .filter_map(|context| context.strip_prefix("target:"))
+                .map(String::from)
+                .collect()
         });
         for linked in contexts {
             if linked == name {
                 return Err(fail(String::from("a target cannot link to itself")));
             }
             if path.contains(&linked) {
-                return Err(fail(format!("infinite loop of links: {} -> {linked}", path.join(" -> "))));
+                return Err(fail(format!(
+                    "infinite loop of links: {} -> {linked}",
+                    path.join(" -> ")
+                )));
             }
             if !resolved.targets.contains_key(&linked) {
                 let mut target = self.resolve_target(&linked, Some(name))?;
-                target.outputs = Some(vec![Output { kind: String::from("cacheonly"), ..Output::default() }]);
+                target.outputs = Some(vec![Output {
+                    kind: String::from("cacheonly"),
+                    ..Output::default()
+                }]);
                 target.linked = true;
                 resolved.targets.insert(linked.clone(), target);
             }
             self.load_links(&linked, resolved, path)?;
-            let Some(other) = resolved.targets.get(&linked) else { continue };
+            let Some(other) = resolved.targets.get(&linked) else {
+                continue;
+            };
             let (entitlements, platforms) = (other.entitlements.clone(), other.platforms.clone().unwrap_or_default());
-            let Some(target) = resolved.targets.get_mut(name) else { continue };
+            let Some(target) = resolved.targets.get_mut(name) else {
+                continue;
+            };
             for entitlement in entitlements {
                 if !target.entitlements.contains(&entitlement) {
                     target.entitlements.push(entitlement);
@@ -285,6 +339,7 @@ impl Resolver<'_> {
             }
         }
         path.pop();
+        resolved.ordered.insert(String::from(name));
         resolved.order.push(String::from(name));
         Ok(())
     }

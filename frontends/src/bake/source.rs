@@ -13,12 +13,19 @@ pub(crate) struct Span {
 impl Span {
     pub(crate) fn new(file: u32, start: usize, end: usize) -> Span {
         let clip = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-        Span { file, start: clip(start), end: clip(end.max(start)) }
+        Span {
+            file,
+            start: clip(start),
+            end: clip(end.max(start)),
+        }
     }
 
     /// From the start of this one to the end of the other.
     pub(crate) fn to(self, other: Span) -> Span {
-        Span { end: other.end.max(self.start), ..self }
+        Span {
+            end: other.end.max(self.start),
+            ..self
+        }
     }
 }
 
@@ -33,11 +40,19 @@ pub(crate) struct Diagnostic {
 
 impl Diagnostic {
     pub(crate) fn new(span: Span, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { message: message.into(), span: Some(span), fatal: false }
+        Diagnostic {
+            message: message.into(),
+            span: Some(span),
+            fatal: false,
+        }
     }
 
     pub(crate) fn fatal(span: Option<Span>, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { message: message.into(), span, fatal: true }
+        Diagnostic {
+            message: message.into(),
+            span,
+            fatal: true,
+        }
     }
 }
 

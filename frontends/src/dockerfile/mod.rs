@@ -41,7 +41,7 @@
 mod ast;
 mod frontend;
 mod git_ref;
-mod go;
+pub(crate) mod go;
 mod lint;
 mod lower;
 mod options;

@@ -14,7 +14,11 @@ pub(super) fn bcrypt(environment: &Environment<'_>, args: &[Value]) -> CallResul
     if args.len() > 2 {
         return Err(CallError::from("at most two arguments are taken"));
     }
-    let cost = if args.len() > 1 { integer(args, 1)? } else { DEFAULT_COST };
+    let cost = if args.len() > 1 {
+        integer(args, 1)?
+    } else {
+        DEFAULT_COST
+    };
     let cost = if cost < 4 { DEFAULT_COST } else { cost };
     let cost = u32::try_from(cost).ok().filter(|cost| *cost <= 31);
     let Some(cost) = cost else {
@@ -22,7 +26,10 @@ pub(super) fn bcrypt(environment: &Environment<'_>, args: &[Value]) -> CallResul
     };
     let password = text(&args[0]);
     if password.len() > MAX_PASSWORD {
-        return Err(CallError::Argument(0, format!("the text must not be longer than {MAX_PASSWORD} bytes")));
+        return Err(CallError::Argument(
+            0,
+            format!("the text must not be longer than {MAX_PASSWORD} bytes"),
+        ));
     }
     let mut salt = [0; 16];
     (environment.random)(&mut salt);

@@ -11,7 +11,11 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let network = network(args)?;
         Ok(Value::string(&address_text(network.mask(network.length), network.bits)))
     }),
-    function!("cidrsubnet", [("prefix", String), ("newbits", Number), ("netnum", Number)], cidrsubnet),
+    function!(
+        "cidrsubnet",
+        [("prefix", String), ("newbits", Number), ("netnum", Number)],
+        cidrsubnet
+    ),
     function!("cidrsubnets", [("prefix", String)], ("newbits", Number), cidrsubnets),
 ];
 
@@ -29,7 +33,11 @@ struct Network {
 impl Network {
     fn mask(self, length: u32) -> u128 {
         let all = u128::MAX >> (128 - self.bits);
-        if length == 0 { 0 } else { all & (u128::MAX << (self.bits - length)) }
+        if length == 0 {
+            0
+        } else {
+            all & (u128::MAX << (self.bits - length))
+        }
     }
 
     fn to_text(self) -> String {
@@ -55,20 +63,32 @@ fn network(args: &[Value]) -> Result<Network, CallError> {
     if length.is_empty() || length.len() > 3 || !length.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(refuse());
     }
-    let length: u32 = length.parse().ok().filter(|length| *length <= bits).ok_or_else(refuse)?;
+    let length: u32 = length
+        .parse()
+        .ok()
+        .filter(|length| *length <= bits)
+        .ok_or_else(refuse)?;
     let network = Network { address, length, bits };
-    Ok(Network { address: address & network.mask(length), ..network })
+    Ok(Network {
+        address: address & network.mask(length),
+        ..network
+    })
 }
 
 fn cidrhost(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let network = network(args)?;
     let number = integer(args, 1)?;
     let host_bits = network.bits - network.length;
-    let most = if host_bits == 0 { 0 } else { u128::MAX >> (128 - host_bits) };
+    let most = if host_bits == 0 {
+        0
+    } else {
+        u128::MAX >> (128 - host_bits)
+    };
     let too_large = || CallError::Argument(1, format!("a prefix of {} has no host number {number}", network.length));
     // Negative numbers count from the end.
     let host = if number < 0 {
-        most.checked_sub(u128::from(number.unsigned_abs()) - 1).ok_or_else(too_large)?
+        most.checked_sub(u128::from(number.unsigned_abs()) - 1)
+            .ok_or_else(too_large)?
     } else {
         u128::from(number.unsigned_abs())
     };
@@ -82,7 +102,10 @@ fn cidrsubnet(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let network = network(args)?;
     let (new_bits, number) = (integer(args, 1)?, integer(args, 2)?);
     if new_bits > MAX_NEW_BITS {
-        return Err(CallError::Argument(1, format!("a prefix cannot be extended by more than {MAX_NEW_BITS} bits")));
+        return Err(CallError::Argument(
+            1,
+            format!("a prefix cannot be extended by more than {MAX_NEW_BITS} bits"),
+        ));
     }
     let length = i64::from(network.length) + new_bits;
     if new_bits < 0 || length > i64::from(network.bits) {
@@ -90,12 +113,26 @@ fn cidrsubnet(_: &Environment<'_>, args: &[Value]) -> CallResult {
         return Err(CallError::Argument(1, message));
     }
     let Some(number) = u128::try_from(number).ok().filter(|number| *number < 1 << new_bits) else {
-        return Err(CallError::Argument(2, format!("{new_bits} more bits do not reach subnet number {number}")));
+        return Err(CallError::Argument(
+            2,
+            format!("{new_bits} more bits do not reach subnet number {number}"),
+        ));
     };
     let length = u32::try_from(length).unwrap_or(network.bits);
     let shift = network.bits - length;
-    let address = if shift == 128 { network.address } else { network.address | (number << shift) };
-    Ok(Value::string(&Network { address, length, ..network }.to_text()))
+    let address = if shift == 128 {
+        network.address
+    } else {
+        network.address | (number << shift)
+    };
+    Ok(Value::string(
+        &Network {
+            address,
+            length,
+            ..network
+        }
+        .to_text(),
+    ))
 }
 
 /// Consecutive subnets, each aligned to its own size.
@@ -117,12 +154,24 @@ fn cidrsubnets(_: &Environment<'_>, args: &[Value]) -> CallResult {
         };
         let size_mask = !network.mask(length) & network.mask(network.bits);
         // Up to the next address that a subnet of this size can start at.
-        let start = next.and_then(|next| next.checked_add(size_mask)).map(|next| next & !size_mask);
+        let start = next
+            .and_then(|next| next.checked_add(size_mask))
+            .map(|next| next & !size_mask);
         let start = start.filter(|start| *start <= end);
         let Some(address) = start else {
-            return Err(CallError::Argument(position, format!("no address space is left for a prefix of {length} bits")));
+            return Err(CallError::Argument(
+                position,
+                format!("no address space is left for a prefix of {length} bits"),
+            ));
         };
-        subnets.push(Value::string(&Network { address, length, ..network }.to_text()));
+        subnets.push(Value::string(
+            &Network {
+                address,
+                length,
+                ..network
+            }
+            .to_text(),
+        ));
         next = (address | size_mask).checked_add(1);
     }
     Ok(Value::list(Type::String, subnets))

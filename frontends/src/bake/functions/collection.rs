@@ -10,12 +10,21 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("chunklist", [("list", List), ("size", Number)], chunklist),
     function!("compact", [("list", StringList)], |_, args| {
         let elements = args[0].as_sequence().unwrap_or_default();
-        Ok(Value::strings(elements.iter().filter_map(Value::as_str).filter(|item| !item.is_empty())))
+        Ok(Value::strings(
+            elements
+                .iter()
+                .filter_map(Value::as_str)
+                .filter(|item| !item.is_empty()),
+        ))
     }),
-    function!("contains", [("list", Any), ("value", AnyOrNull)], |_, args| match args[0].as_sequence() {
-        Some(elements) => Ok(Value::Bool(elements.iter().any(|element| equals(element, &args[1])))),
-        None => Err(CallError::Argument(0, String::from("a list, tuple or set is required"))),
-    }),
+    function!(
+        "contains",
+        [("list", Any), ("value", AnyOrNull)],
+        |_, args| match args[0].as_sequence() {
+            Some(elements) => Ok(Value::Bool(elements.iter().any(|element| equals(element, &args[1])))),
+            None => Err(CallError::Argument(0, String::from("a list, tuple or set is required"))),
+        }
+    ),
     function!("distinct", [("list", List)], distinct),
     function!("element", [("list", Any), ("index", Number)], element),
     function!("flatten", [("list", Any)], flatten),
@@ -26,16 +35,26 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function!("indexof", [("list", Any), ("value", Any)], indexof),
     function!("keys", [("inputMap", Any)], keys),
     function!("length", [("collection", Any)], |_, args| match &args[0] {
-        Value::Object(_) => Err(CallError::Argument(0, String::from("a list, tuple, set or map is required, not an object"))),
+        Value::Object(_) => Err(CallError::Argument(
+            0,
+            String::from("a list, tuple, set or map is required, not an object")
+        )),
         value => match value.len() {
             Some(count) => Ok(Value::size(count)),
-            None => Err(CallError::Argument(0, String::from("a list, tuple, set or map is required"))),
+            None => Err(CallError::Argument(
+                0,
+                String::from("a list, tuple, set or map is required")
+            )),
         },
     }),
     function!("lookup", [("inputMap", Any), ("key", String), ("default", Any)], lookup),
     function!("range", [], ("params", Number), range),
     function!("reverselist", [("list", Any)], reverselist),
-    function!("slice", [("list", Any), ("start_index", Number), ("end_index", Number)], slice),
+    function!(
+        "slice",
+        [("list", Any), ("start_index", Number), ("end_index", Number)],
+        slice
+    ),
     function!("values", [("mapping", Any)], values),
     function!("zipmap", [("keys", StringList), ("values", Any)], zipmap),
 ];
@@ -56,7 +75,10 @@ fn chunklist(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let chunks: Vec<Value> = if size == 0 && !elements.is_empty() {
         vec![args[0].clone()]
     } else {
-        elements.chunks(size.max(1)).map(|chunk| Value::list(of.clone(), chunk.to_vec())).collect()
+        elements
+            .chunks(size.max(1))
+            .map(|chunk| Value::list(of.clone(), chunk.to_vec()))
+            .collect()
     };
     Ok(Value::list(Type::list(of), chunks))
 }
@@ -78,7 +100,12 @@ fn distinct(_: &Environment<'_>, args: &[Value]) -> CallResult {
 fn element(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let elements = match &args[0] {
         Value::List(_, elements) | Value::Tuple(elements) => elements,
-        other => return Err(CallError::Argument(0, format!("a list or tuple is required, not a {}", other.type_of()))),
+        other => {
+            return Err(CallError::Argument(
+                0,
+                format!("a list or tuple is required, not a {}", other.type_of()),
+            ));
+        }
     };
     let index = integer(args, 1)?;
     if elements.is_empty() {
@@ -111,9 +138,11 @@ fn flatten_into(environment: &Environment<'_>, elements: &[Value], flat: &mut Ve
 /// The element a key identifies; keys are not converted.
 fn find(collection: &Value, key: &Value) -> Result<Option<Value>, CallError> {
     match (collection, key) {
-        (Value::List(_, elements) | Value::Tuple(elements), Value::Number(key)) => {
-            Ok(key.to_i64().and_then(|at| usize::try_from(at).ok()).and_then(|at| elements.get(at)).cloned())
-        }
+        (Value::List(_, elements) | Value::Tuple(elements), Value::Number(key)) => Ok(key
+            .to_i64()
+            .and_then(|at| usize::try_from(at).ok())
+            .and_then(|at| elements.get(at))
+            .cloned()),
         (Value::Map(_, members), Value::String(key)) => Ok(members.get(key).cloned()),
         (Value::List(..) | Value::Tuple(_) | Value::Map(..), _) => Ok(None),
         _ => Err(CallError::Argument(0, String::from("a list, tuple or map is required"))),
@@ -122,15 +151,16 @@ fn find(collection: &Value, key: &Value) -> Result<Option<Value>, CallError> {
 
 fn index(_: &Environment<'_>, args: &[Value]) -> CallResult {
     match (&args[0], &args[1]) {
-        (Value::List(..) | Value::Tuple(_), key) if key.as_number().is_none() => {
-            Err(CallError::Argument(1, String::from("the key of a list must be a number")))
-        }
-        (Value::Map(..), key) if key.as_str().is_none() => {
-            Err(CallError::Argument(1, String::from("the key of a map must be a string")))
-        }
-        (collection, key) => find(collection, key)?.ok_or_else(|| {
-            CallError::Argument(1, String::from("invalid index, there is no such element"))
-        }),
+        (Value::List(..) | Value::Tuple(_), key) if key.as_number().is_none() => Err(CallError::Argument(
+            1,
+            String::from("the key of a list must be a number"),
+        )),
+        (Value::Map(..), key) if key.as_str().is_none() => Err(CallError::Argument(
+            1,
+            String::from("the key of a map must be a string"),
+        )),
+        (collection, key) => find(collection, key)?
+            .ok_or_else(|| CallError::Argument(1, String::from("invalid index, there is no such element"))),
     }
 }
 
@@ -147,7 +177,12 @@ fn indexof(_: &Environment<'_>, args: &[Value]) -> CallResult {
 }
 
 fn keys(_: &Environment<'_>, args: &[Value]) -> CallResult {
-    let names = |members: &Members| members.keys().map(|name| Value::String(name.clone())).collect::<Vec<Value>>();
+    let names = |members: &Members| {
+        members
+            .keys()
+            .map(|name| Value::String(name.clone()))
+            .collect::<Vec<Value>>()
+    };
     match &args[0] {
         Value::Map(_, members) => Ok(Value::list(Type::String, names(members))),
         Value::Object(members) => Ok(Value::tuple(names(members))),
@@ -169,7 +204,10 @@ fn lookup(_: &Environment<'_>, args: &[Value]) -> CallResult {
         Value::Object(members) => Ok(members.get(key).unwrap_or(&args[2]).clone()),
         Value::Map(of, members) => {
             let default = convert(&args[2], of).map_err(|_| {
-                CallError::Argument(2, String::from("the default must have the type of the elements of the map"))
+                CallError::Argument(
+                    2,
+                    String::from("the default must have the type of the elements of the map"),
+                )
             })?;
             Ok(members.get(key).cloned().unwrap_or(default))
         }
@@ -202,14 +240,19 @@ fn range(_: &Environment<'_>, args: &[Value]) -> CallResult {
             return Err(CallError::Whole(message));
         }
         numbers.push(Value::number(current.clone()));
-        current = current.add(&step).map_err(|error| CallError::Whole(error.to_string()))?;
+        current = current
+            .add(&step)
+            .map_err(|error| CallError::Whole(error.to_string()))?;
     }
     Ok(Value::list(Type::Number, numbers))
 }
 
 fn reverselist(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let Some(elements) = args[0].as_sequence() else {
-        return Err(CallError::Argument(0, format!("a list or tuple is required, not a {}", args[0].type_of())));
+        return Err(CallError::Argument(
+            0,
+            format!("a list or tuple is required, not a {}", args[0].type_of()),
+        ));
     };
     let reversed: Vec<Value> = elements.iter().rev().cloned().collect();
     Ok(match &args[0] {
@@ -222,16 +265,27 @@ fn slice(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let elements = match &args[0] {
         Value::List(_, elements) | Value::Tuple(elements) => elements,
         Value::Set(..) => {
-            return Err(CallError::Argument(0, String::from("a set has no order to slice; convert it to a list first")));
+            return Err(CallError::Argument(
+                0,
+                String::from("a set has no order to slice; convert it to a list first"),
+            ));
         }
         _ => return Err(CallError::Argument(0, String::from("a list or tuple is required"))),
     };
     let mut bounds = [0_usize; 2];
     for (position, what) in [(1, "start"), (2, "end")] {
         match usize::try_from(integer(args, position)?) {
-            Err(_) => return Err(CallError::Argument(position, format!("the {what} index must not be negative"))),
+            Err(_) => {
+                return Err(CallError::Argument(
+                    position,
+                    format!("the {what} index must not be negative"),
+                ));
+            }
             Ok(at) if at > elements.len() => {
-                let message = format!("the {what} index must not be greater than the length of the list, {}", elements.len());
+                let message = format!(
+                    "the {what} index must not be greater than the length of the list, {}",
+                    elements.len()
+                );
                 return Err(CallError::Argument(position, message));
             }
             Ok(at) => bounds[position - 1] = at,
@@ -239,7 +293,10 @@ fn slice(_: &Environment<'_>, args: &[Value]) -> CallResult {
     }
     let [start, end] = bounds;
     if start > end {
-        return Err(CallError::Argument(1, String::from("the start index must not be greater than the end index")));
+        return Err(CallError::Argument(
+            1,
+            String::from("the start index must not be greater than the end index"),
+        ));
     }
     let part = elements[start..end].to_vec();
     Ok(match &args[0] {
@@ -255,7 +312,11 @@ fn zipmap(_: &Environment<'_>, args: &[Value]) -> CallResult {
         _ => return Err(CallError::Argument(1, String::from("a list or tuple is required"))),
     };
     if names.len() != elements.len() {
-        return Err(CallError::Whole(format!("there are {} keys and {} values", names.len(), elements.len())));
+        return Err(CallError::Whole(format!(
+            "there are {} keys and {} values",
+            names.len(),
+            elements.len()
+        )));
     }
     let mut members = Members::new();
     for (position, (name, element)) in names.iter().zip(elements.iter()).enumerate() {

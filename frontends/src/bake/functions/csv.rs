@@ -10,7 +10,9 @@ pub(super) const FUNCTIONS: &[Function] = &[function!("csvdecode", [("str", Stri
 fn csvdecode(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     let source = text(&args[0]);
     environment.charge(source.len() * 4)?;
-    let mut records = read(source).map_err(|message| CallError::Argument(0, message))?.into_iter();
+    let mut records = read(source)
+        .map_err(|message| CallError::Argument(0, message))?
+        .into_iter();
     let Some((_, header)) = records.next() else {
         return Err(CallError::Argument(0, String::from("the header line is missing")));
     };
@@ -22,10 +24,18 @@ fn csvdecode(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     let mut rows = Vec::new();
     for (line, fields) in records {
         if fields.len() != names.len() {
-            let message = format!("line {line} has {} fields, the header has {}", fields.len(), names.len());
+            let message = format!(
+                "line {line} has {} fields, the header has {}",
+                fields.len(),
+                names.len()
+            );
             return Err(CallError::Argument(0, message));
         }
-        let members: Members = names.iter().cloned().zip(fields.iter().map(|field| Value::string(field))).collect();
+        let members: Members = names
+            .iter()
+            .cloned()
+            .zip(fields.iter().map(|field| Value::string(field)))
+            .collect();
         rows.push(Value::object(members));
     }
     Ok(Value::list(Type::object(of), rows))
@@ -50,7 +60,11 @@ fn read(source: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
             } else {
                 let end = rest.find([',', '\n']).unwrap_or(rest.len());
                 let field = &rest[..end];
-                let field = if rest[end..].starts_with('\n') { field.strip_suffix('\r').unwrap_or(field) } else { field };
+                let field = if rest[end..].starts_with('\n') {
+                    field.strip_suffix('\r').unwrap_or(field)
+                } else {
+                    field
+                };
                 if field.contains('"') {
                     return Err(format!("line {line}: a quote must enclose the whole field"));
                 }
@@ -63,7 +77,10 @@ fn read(source: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
                 continue;
             }
             line += usize::from(!next.is_empty());
-            rest = next.strip_prefix("\r\n").or_else(|| next.strip_prefix('\n')).unwrap_or("");
+            rest = next
+                .strip_prefix("\r\n")
+                .or_else(|| next.strip_prefix('\n'))
+                .unwrap_or("");
             break;
         }
         records.push((first_line, fields));

@@ -18,7 +18,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
             None => Err(CallError::from("the result is out of range")),
         }
     }),
-    function!("timestamp", [], |environment, _| Ok(Value::string(&Timestamp::from_unix(environment.now).to_text()))),
+    function!("timestamp", [], |environment, _| Ok(Value::string(
+        &Timestamp::from_unix(environment.now).to_text()
+    ))),
     function!("unixtimestampparse", [("unix_timestamp", Number)], unix_timestamp_parse),
 ];
 
@@ -30,7 +32,10 @@ fn from_number(number: &Number, index: usize) -> Result<Timestamp, CallError> {
     // Years beyond what four digits hold print, but not far beyond.
     match number.to_i64().filter(|seconds| seconds.abs() < 1 << 55) {
         Some(seconds) => Ok(Timestamp::from_unix(seconds)),
-        None => Err(CallError::Argument(index, String::from("a unix timestamp must be a whole number"))),
+        None => Err(CallError::Argument(
+            index,
+            String::from("a unix timestamp must be a whole number"),
+        )),
     }
 }
 
@@ -87,7 +92,9 @@ fn format_date(format: &str, at: Timestamp) -> Result<String, CallError> {
             result.push_str(&verb(&rest[..length], at)?);
             rest = &rest[length..];
         } else {
-            let length = rest.find(|char: char| char == '\'' || char.is_ascii_alphabetic()).unwrap_or(rest.len());
+            let length = rest
+                .find(|char: char| char == '\'' || char.is_ascii_alphabetic())
+                .unwrap_or(rest.len());
             result.push_str(&rest[..length]);
             rest = &rest[length..];
         }
@@ -104,7 +111,10 @@ fn literal<'f>(inside: &'f str, result: &mut String) -> Result<&'f str, CallErro
     let mut rest = inside;
     loop {
         let Some(end) = rest.find('\'') else {
-            return Err(CallError::Argument(0, String::from("the quoted text in the format is not closed")));
+            return Err(CallError::Argument(
+                0,
+                String::from("the quoted text in the format is not closed"),
+            ));
         };
         result.push_str(&rest[..end]);
         rest = &rest[end + 1..];
@@ -123,7 +133,11 @@ fn verb(verb: &str, at: Timestamp) -> Result<String, CallError> {
     let month = MONTHS[calendar.month - 1];
     let weekday = WEEKDAYS[calendar.weekday];
     let half_day = |before: &str, after: &str| String::from(if calendar.hour < 12 { before } else { after });
-    let twelve = if calendar.hour % 12 == 0 { 12 } else { calendar.hour % 12 };
+    let twelve = if calendar.hour % 12 == 0 {
+        12
+    } else {
+        calendar.hour % 12
+    };
     Ok(match verb {
         "YY" => format!("{:02}", calendar.year % 100),
         "YYYY" => format!("{:04}", calendar.year),

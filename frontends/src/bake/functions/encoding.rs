@@ -15,7 +15,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
             Err(_) => Err(CallError::from("the decoded bytes are not UTF-8 text")),
         }
     }),
-    function!("base64encode", [("str", String)], |_, args| Ok(Value::string(&STANDARD.encode(text(&args[0]))))),
+    function!("base64encode", [("str", String)], |_, args| Ok(Value::string(
+        &STANDARD.encode(text(&args[0]))
+    ))),
     function!("jsondecode", [("str", String)], |environment, args| {
         environment.charge(text(&args[0]).len() * 8)?;
         implied_from_json(text(&args[0])).map_err(|error| CallError::Argument(0, error.to_string()))
@@ -25,7 +27,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
         environment.charge(encoded.len())?;
         Ok(Value::string(&encoded))
     }),
-    function!("urlencode", [("str", String)], |_, args| Ok(Value::string(&urlencode(text(&args[0]))))),
+    function!("urlencode", [("str", String)], |_, args| Ok(Value::string(&urlencode(
+        text(&args[0])
+    )))),
     function!("uuidv4", [], |environment, _| {
         let mut bytes = [0; 16];
         (environment.random)(&mut bytes);
@@ -36,7 +40,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
 
 pub(super) fn decode_base64(encoded: &str) -> Result<Vec<u8>, CallError> {
     let plain: String = encoded.chars().filter(|char| !matches!(char, '\r' | '\n')).collect();
-    STANDARD.decode(plain).map_err(|error| CallError::Argument(0, format!("{encoded:?} is no base64: {error}")))
+    STANDARD
+        .decode(plain)
+        .map_err(|error| CallError::Argument(0, format!("{encoded:?} is no base64: {error}")))
 }
 
 /// As in the query of a URL: a blank becomes a plus sign.
@@ -56,7 +62,14 @@ fn uuid(mut bytes: [u8; 16], version: u8) -> String {
     bytes[6] = (bytes[6] & 0x0f) | (version << 4);
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 fn uuidv5(_: &Environment<'_>, args: &[Value]) -> CallResult {
@@ -71,7 +84,10 @@ fn uuidv5(_: &Environment<'_>, args: &[Value]) -> CallResult {
         let message = format!("namespace {name:?} is neither dns, url, oid, x500 nor a UUID");
         return Err(CallError::Argument(0, message));
     };
-    let digest = Sha1::new().chain_update(namespace).chain_update(text(&args[1])).finalize();
+    let digest = Sha1::new()
+        .chain_update(namespace)
+        .chain_update(text(&args[1]))
+        .finalize();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
     Ok(Value::string(&uuid(bytes, 5)))
@@ -80,13 +96,18 @@ fn uuidv5(_: &Environment<'_>, args: &[Value]) -> CallResult {
 /// The usual form, also in braces, behind `urn:uuid:`, or without dashes.
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let text = match text.len() {
-        45 => text.get(..9).filter(|prefix| prefix.eq_ignore_ascii_case("urn:uuid:")).and(text.get(9..))?,
+        45 => text
+            .get(..9)
+            .filter(|prefix| prefix.eq_ignore_ascii_case("urn:uuid:"))
+            .and(text.get(9..))?,
         38 => text.get(1..37)?,
         _ => text,
     };
     let hex: String = match text.len() {
         36 => {
-            let dashes_fit = text.char_indices().all(|(at, char)| (char == '-') == matches!(at, 8 | 13 | 18 | 23));
+            let dashes_fit = text
+                .char_indices()
+                .all(|(at, char)| (char == '-') == matches!(at, 8 | 13 | 18 | 23));
             dashes_fit.then(|| text.replace('-', ""))?
         }
         32 => String::from(text),

@@ -6,9 +6,12 @@ use super::{CallError, CallResult, Environment, Function, function, text};
 use crate::bake::value::{Number, Type, Value, convert, to_json};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    function!("format", [("format", String)], ("args", AnyOrNull), |environment, args| {
-        Ok(Value::string(&format(environment, text(&args[0]), &args[1..])?))
-    }),
+    function!(
+        "format",
+        [("format", String)],
+        ("args", AnyOrNull),
+        |environment, args| { Ok(Value::string(&format(environment, text(&args[0]), &args[1..])?)) }
+    ),
     function!("formatlist", [("format", String)], ("args", AnyOrNull), format_list),
 ];
 
@@ -53,8 +56,13 @@ fn format_list(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     let rows = length.map_or(1, |(_, count)| count);
     let mut texts = Vec::with_capacity(rows);
     for row in 0..rows {
-        let row_args: Vec<Value> =
-            args.iter().map(|arg| arg.as_sequence().map_or_else(|| arg.clone(), |elements| elements[row].clone())).collect();
+        let row_args: Vec<Value> = args
+            .iter()
+            .map(|arg| {
+                arg.as_sequence()
+                    .map_or_else(|| arg.clone(), |elements| elements[row].clone())
+            })
+            .collect();
         let text = format(environment, pattern, &row_args).map_err(|error| format!("in row {row}: {error}"))?;
         texts.push(Value::string(&text));
     }
@@ -86,22 +94,30 @@ pub(super) fn format(environment: &Environment<'_>, pattern: &str, args: &[Value
             )));
         };
         environment.charge(verb.width.unwrap_or(0).saturating_add(verb.precision.unwrap_or(0)))?;
-        let piece = write(&verb, arg)
-            .map_err(|reason| CallError::Whole(format!("unsupported value for {:?} at {}: {reason}", verb.raw, verb.at)))?;
+        let piece = write(&verb, arg).map_err(|reason| {
+            CallError::Whole(format!("unsupported value for {:?} at {}: {reason}", verb.raw, verb.at))
+        })?;
         environment.charge(piece.len())?;
         result.push_str(&piece);
         at = end;
     }
     result.push_str(&pattern[at..]);
     if highest < args.len() {
-        return Err(CallError::Argument(highest + 1, format!("too many arguments, the format uses only {highest}")));
+        return Err(CallError::Argument(
+            highest + 1,
+            format!("too many arguments, the format uses only {highest}"),
+        ));
     }
     Ok(result)
 }
 
 fn read_verb(pattern: &str, start: usize, next: usize) -> Result<(Verb, usize), CallError> {
     let bytes = pattern.as_bytes();
-    let mut verb = Verb { at: start, argument: next, ..Verb::default() };
+    let mut verb = Verb {
+        at: start,
+        argument: next,
+        ..Verb::default()
+    };
     let mut at = start + 1;
     loop {
         match bytes.get(at) {
@@ -119,7 +135,11 @@ fn read_verb(pattern: &str, start: usize, next: usize) -> Result<(Verb, usize), 
         while bytes.get(*at).is_some_and(u8::is_ascii_digit) {
             *at += 1;
         }
-        if *at == from { None } else { Some(pattern[from..*at].parse().unwrap_or(usize::MAX)) }
+        if *at == from {
+            None
+        } else {
+            Some(pattern[from..*at].parse().unwrap_or(usize::MAX))
+        }
     };
     verb.width = number(&mut at);
     if bytes.get(at) == Some(&b'.') {
@@ -142,7 +162,9 @@ fn read_verb(pattern: &str, start: usize, next: usize) -> Result<(Verb, usize), 
             verb.raw = String::from(&pattern[start..=at]);
             Ok((verb, at + 1))
         }
-        Some(other) => Err(CallError::Whole(format!("unrecognized format character {other:?} at {at}"))),
+        Some(other) => Err(CallError::Whole(format!(
+            "unrecognized format character {other:?} at {at}"
+        ))),
         None => Err(CallError::Whole(format!("the format ends inside the verb at {start}"))),
     }
 }
@@ -238,7 +260,12 @@ fn write_integer(verb: &Verb, number: &Number) -> Result<String, String> {
     } else {
         left = missing;
     }
-    Ok(format!("{}{sign}{prefix}{}{digits}{}", " ".repeat(left), "0".repeat(zeros), " ".repeat(right)))
+    Ok(format!(
+        "{}{sign}{prefix}{}{digits}{}",
+        " ".repeat(left),
+        "0".repeat(zeros),
+        " ".repeat(right)
+    ))
 }
 
 fn write_float(verb: &Verb, number: &Number) -> String {

@@ -7,33 +7,81 @@ use super::{CallError, CallResult, Environment, Function, float, function, integ
 use crate::bake::value::{Number, NumberError, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    function!("absolute", [("num", Number)], |_, args| Ok(Value::number(number(&args[0]).absolute()))),
-    function!("add", [("a", Number), ("b", Number)], |_, args| arithmetic(args, Number::add)),
-    function!("ceil", [("num", Number)], |_, args| Ok(Value::number(number(&args[0]).ceil()))),
-    function!("divide", [("a", Number), ("b", Number)], |_, args| arithmetic(args, Number::divide)),
-    function!("floor", [("num", Number)], |_, args| Ok(Value::number(number(&args[0]).floor()))),
-    function!("greaterthan", [("a", Number), ("b", Number)], |_, args| compare(args, |a, b| a > b)),
-    function!("greaterthanorequalto", [("a", Number), ("b", Number)], |_, args| compare(args, |a, b| a >= b)),
-    function!("int", [("num", Number)], |_, args| Ok(Value::number(number(&args[0]).truncate()))),
-    function!("lessthan", [("a", Number), ("b", Number)], |_, args| compare(args, |a, b| a < b)),
-    function!("lessthanorequalto", [("a", Number), ("b", Number)], |_, args| compare(args, |a, b| a <= b)),
+    function!("absolute", [("num", Number)], |_, args| Ok(Value::number(
+        number(&args[0]).absolute()
+    ))),
+    function!("add", [("a", Number), ("b", Number)], |_, args| arithmetic(
+        args,
+        Number::add
+    )),
+    function!("ceil", [("num", Number)], |_, args| Ok(Value::number(
+        number(&args[0]).ceil()
+    ))),
+    function!("divide", [("a", Number), ("b", Number)], |_, args| arithmetic(
+        args,
+        Number::divide
+    )),
+    function!("floor", [("num", Number)], |_, args| Ok(Value::number(
+        number(&args[0]).floor()
+    ))),
+    function!("greaterthan", [("a", Number), ("b", Number)], |_, args| compare(
+        args,
+        |a, b| a > b
+    )),
+    function!("greaterthanorequalto", [("a", Number), ("b", Number)], |_, args| {
+        compare(args, |a, b| a >= b)
+    }),
+    function!("int", [("num", Number)], |_, args| Ok(Value::number(
+        number(&args[0]).truncate()
+    ))),
+    function!("lessthan", [("a", Number), ("b", Number)], |_, args| compare(
+        args,
+        |a, b| a < b
+    )),
+    function!("lessthanorequalto", [("a", Number), ("b", Number)], |_, args| compare(
+        args,
+        |a, b| a <= b
+    )),
     function!("log", [("num", Number), ("base", Number)], |_, args| {
         from_float(float(args, 0)?.ln() / float(args, 1)?.ln())
     }),
-    function!("max", [], ("numbers", Number), |_, args| extreme(args, |candidate, best| candidate > best)),
-    function!("min", [], ("numbers", Number), |_, args| extreme(args, |candidate, best| candidate < best)),
-    function!("modulo", [("a", Number), ("b", Number)], |_, args| arithmetic(args, Number::modulo)),
-    function!("multiply", [("a", Number), ("b", Number)], |_, args| arithmetic(args, Number::multiply)),
-    function!("negate", [("num", Number)], |_, args| Ok(Value::number(number(&args[0]).negate()))),
+    function!("max", [], ("numbers", Number), |_, args| extreme(
+        args,
+        |candidate, best| candidate > best
+    )),
+    function!("min", [], ("numbers", Number), |_, args| extreme(
+        args,
+        |candidate, best| candidate < best
+    )),
+    function!("modulo", [("a", Number), ("b", Number)], |_, args| arithmetic(
+        args,
+        Number::modulo
+    )),
+    function!("multiply", [("a", Number), ("b", Number)], |_, args| arithmetic(
+        args,
+        Number::multiply
+    )),
+    function!("negate", [("num", Number)], |_, args| Ok(Value::number(
+        number(&args[0]).negate()
+    ))),
     function!("parseint", [("number", Any), ("base", Number)], parseint),
     function!("pow", [("num", Number), ("power", Number)], |_, args| {
         from_float(float(args, 0)?.powf(float(args, 1)?))
     }),
-    function!("signum", [("num", Number)], |_, args| Ok(Value::integer(integer(args, 0)?.signum()))),
-    function!("subtract", [("a", Number), ("b", Number)], |_, args| arithmetic(args, Number::subtract)),
-    function!("and", [("a", Bool), ("b", Bool)], |_, args| Ok(Value::Bool(truth(&args[0]) && truth(&args[1])))),
+    function!("signum", [("num", Number)], |_, args| Ok(Value::integer(
+        integer(args, 0)?.signum()
+    ))),
+    function!("subtract", [("a", Number), ("b", Number)], |_, args| arithmetic(
+        args,
+        Number::subtract
+    )),
+    function!("and", [("a", Bool), ("b", Bool)], |_, args| Ok(Value::Bool(
+        truth(&args[0]) && truth(&args[1])
+    ))),
     function!("not", [("val", Bool)], |_, args| Ok(Value::Bool(!truth(&args[0])))),
-    function!("or", [("a", Bool), ("b", Bool)], |_, args| Ok(Value::Bool(truth(&args[0]) || truth(&args[1])))),
+    function!("or", [("a", Bool), ("b", Bool)], |_, args| Ok(Value::Bool(
+        truth(&args[0]) || truth(&args[1])
+    ))),
 ];
 
 fn truth(value: &Value) -> bool {
@@ -52,7 +100,9 @@ fn compare(args: &[Value], holds: fn(&Number, &Number) -> bool) -> CallResult {
 }
 
 fn from_float(value: f64) -> CallResult {
-    Number::from_f64(value).map(Value::number).ok_or_else(|| CallError::from("the result is not a number"))
+    Number::from_f64(value)
+        .map(Value::number)
+        .ok_or_else(|| CallError::from("the result is not a number"))
 }
 
 fn extreme(args: &[Value], better: fn(&Number, &Number) -> bool) -> CallResult {
@@ -70,11 +120,17 @@ fn extreme(args: &[Value], better: fn(&Number, &Number) -> bool) -> CallResult {
 
 fn parseint(_: &Environment<'_>, args: &[Value]) -> CallResult {
     if args[0].as_str().is_none() {
-        return Err(CallError::Argument(0, format!("a string is required, not a {}", args[0].type_of())));
+        return Err(CallError::Argument(
+            0,
+            format!("a string is required, not a {}", args[0].type_of()),
+        ));
     }
     let base = integer(args, 1)?;
     if !(2..=62).contains(&base) {
-        return Err(CallError::Argument(1, String::from("the base must be a whole number between 2 and 62")));
+        return Err(CallError::Argument(
+            1,
+            String::from("the base must be a whole number between 2 and 62"),
+        ));
     }
     let source = text(&args[0]);
     let refuse = || CallError::Argument(0, format!("{source:?} is no whole number in base {base}"));

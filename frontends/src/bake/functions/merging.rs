@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{CallError, CallResult, Environment, Function, function};
-use crate::bake::value::{Members, Safety, Type, Value, convert, unify};
+use crate::bake::value::{Members, Type, Value, convert, unify};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     function!("concat", [], ("seqs", Any), concat),
@@ -19,13 +19,20 @@ fn concat(environment: &Environment<'_>, args: &[Value]) -> CallResult {
         match arg {
             Value::List(_, elements) | Value::Tuple(elements) => count += elements.len(),
             other => {
-                return Err(CallError::Argument(position, format!("a list or tuple is required, not a {}", other.type_of())));
+                return Err(CallError::Argument(
+                    position,
+                    format!("a list or tuple is required, not a {}", other.type_of()),
+                ));
             }
         }
     }
     environment.charge_elements(count)?;
     let types: Vec<Type> = args.iter().map(Value::type_of).collect();
-    let common = if types.iter().all(|of| matches!(of, Type::List(_))) { unify(&types, Safety::Unsafe) } else { None };
+    let common = if types.iter().all(|of| matches!(of, Type::List(_))) {
+        unify(&types)
+    } else {
+        None
+    };
     let mut all = Vec::with_capacity(count);
     for (position, arg) in args.iter().enumerate() {
         let converted = match &common {
@@ -52,7 +59,10 @@ fn merge(environment: &Environment<'_>, args: &[Value]) -> CallResult {
             }
             (_, Type::Map(_) | Type::Object(_) | Type::Dynamic) => {}
             (_, other) => {
-                return Err(CallError::Argument(position, format!("a map or object is required, not a {other}")));
+                return Err(CallError::Argument(
+                    position,
+                    format!("a map or object is required, not a {other}"),
+                ));
             }
         }
     }

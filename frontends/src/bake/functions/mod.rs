@@ -19,9 +19,9 @@ mod pattern;
 mod rsa;
 mod semver;
 mod set;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 mod timestamp;
 
 use std::cell::Cell;
@@ -46,7 +46,12 @@ const MEMORY: u64 = 512 << 20;
 
 impl<'h> Environment<'h> {
     pub(crate) fn new(now: i64, home: &'h str, random: &'h dyn Fn(&mut [u8])) -> Environment<'h> {
-        Environment { now, home, random, budget: Cell::new(MEMORY) }
+        Environment {
+            now,
+            home,
+            random,
+            budget: Cell::new(MEMORY),
+        }
     }
 
     /// Takes bytes from what is left, before they are made.
@@ -56,7 +61,10 @@ impl<'h> Environment<'h> {
                 self.budget.set(left);
                 Ok(())
             }
-            None => Err(CallError::Whole(format!("evaluation would need more than {} MiB", MEMORY >> 20))),
+            None => Err(CallError::Whole(format!(
+                "evaluation would need more than {} MiB",
+                MEMORY >> 20
+            ))),
         }
     }
 
@@ -189,7 +197,12 @@ const TABLES: [&[Function]; 13] = [
 
 /// All functions by name.
 pub(crate) fn table() -> HashMap<&'static str, &'static Function> {
-    TABLES.into_iter().chain([text::FUNCTIONS]).flatten().map(|function| (function.name, function)).collect()
+    TABLES
+        .into_iter()
+        .chain([text::FUNCTIONS])
+        .flatten()
+        .map(|function| (function.name, function))
+        .collect()
 }
 
 /// The text of a string argument.
@@ -213,9 +226,20 @@ fn integer(arguments: &[Value], index: usize) -> Result<i64, CallError> {
 }
 
 fn float(arguments: &[Value], index: usize) -> Result<f64, CallError> {
-    let value = arguments.get(index).and_then(Value::as_number).map_or(0.0, Number::to_f64);
-    if value.is_infinite() && !arguments.get(index).and_then(Value::as_number).is_some_and(Number::is_infinite) {
-        return Err(CallError::Argument(index, String::from("the number is too large for a 64 bit float")));
+    let value = arguments
+        .get(index)
+        .and_then(Value::as_number)
+        .map_or(0.0, Number::to_f64);
+    if value.is_infinite()
+        && !arguments
+            .get(index)
+            .and_then(Value::as_number)
+            .is_some_and(Number::is_infinite)
+    {
+        return Err(CallError::Argument(
+            index,
+            String::from("the number is too large for a 64 bit float"),
+        ));
     }
     Ok(value)
 }

@@ -12,10 +12,17 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let pattern = Pattern::new(text(&args[0]))?;
         match pattern.regex.captures(text(&args[1])) {
             Some(captures) => Ok(pattern.result(&captures)),
-            None => Err(CallError::Argument(0, String::from("the pattern does not match any part of the string"))),
+            None => Err(CallError::Argument(
+                0,
+                String::from("the pattern does not match any part of the string"),
+            )),
         }
     }),
-    function!("regex_replace", [("str", String), ("pattern", String), ("replace", String)], regex_replace),
+    function!(
+        "regex_replace",
+        [("str", String), ("pattern", String), ("replace", String)],
+        regex_replace
+    ),
     function!("regexall", [("pattern", String), ("string", String)], regexall),
 ];
 
@@ -23,12 +30,15 @@ pub(super) const FUNCTIONS: &[Function] = &[
 const SIZE_LIMIT: usize = 4 << 20;
 
 fn compile(pattern: &str, position: usize) -> Result<Regex, CallError> {
-    RegexBuilder::new(&translate(pattern)).size_limit(SIZE_LIMIT).build().map_err(|error| {
-        // The engine draws the pattern, which is a translation; only its reason helps.
-        let reason = error.to_string();
-        let reason = reason.lines().last().unwrap_or("").trim_start_matches("error: ");
-        CallError::Argument(position, format!("invalid regular expression {pattern:?}: {reason}"))
-    })
+    RegexBuilder::new(&translate(pattern))
+        .size_limit(SIZE_LIMIT)
+        .build()
+        .map_err(|error| {
+            // The engine draws the pattern, which is a translation; only its reason helps.
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or("").trim_start_matches("error: ");
+            CallError::Argument(position, format!("invalid regular expression {pattern:?}: {reason}"))
+        })
 }
 
 /// The classes `\d`, `\w`, `\s` and word boundaries know only ASCII in RE2, and `\Q…\E` quotes.
@@ -113,7 +123,10 @@ impl Pattern {
         let names: Vec<Option<Rc<str>>> = regex.capture_names().skip(1).map(|name| name.map(Rc::from)).collect();
         let named = names.iter().flatten().count();
         if named > 0 && named < names.len() {
-            return Err(CallError::Argument(0, String::from("named and unnamed groups cannot be mixed in a pattern")));
+            return Err(CallError::Argument(
+                0,
+                String::from("named and unnamed groups cannot be mixed in a pattern"),
+            ));
         }
         Ok(Pattern { regex, names })
     }
@@ -125,7 +138,13 @@ impl Pattern {
         } else if self.names[0].is_none() {
             Type::tuple(self.names.iter().map(|_| Type::String))
         } else {
-            Type::object(self.names.iter().flatten().map(|name| (name.clone(), Type::String)).collect())
+            Type::object(
+                self.names
+                    .iter()
+                    .flatten()
+                    .map(|name| (name.clone(), Type::String))
+                    .collect(),
+            )
         }
     }
 
@@ -141,8 +160,12 @@ impl Pattern {
         if self.names[0].is_none() {
             return Value::tuple((1..=self.names.len()).map(group).collect());
         }
-        let members: Members =
-            self.names.iter().enumerate().filter_map(|(at, name)| Some((name.clone()?, group(at + 1)))).collect();
+        let members: Members = self
+            .names
+            .iter()
+            .enumerate()
+            .filter_map(|(at, name)| Some((name.clone()?, group(at + 1))))
+            .collect();
         Value::object(members)
     }
 }

@@ -3,13 +3,12 @@
 //! The key and the text are in the bake file or its variables, and nobody measures how long this takes from outside,
 //! so no care is taken to run in constant time.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use num_bigint::BigUint;
 use num_traits::Zero;
 
 use super::encoding::decode_base64;
 use super::{CallError, CallResult, Environment, text};
+use crate::bake::pem::first_block;
 use crate::bake::value::Value;
 
 /// Keys with more bits than this are refused: they would take seconds.
@@ -18,8 +17,8 @@ const MAX_BITS: u64 = 16_384;
 pub(super) fn rsadecrypt(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let ciphertext = decode_base64(text(&args[0]))?;
     let refuse = |message: &str| CallError::Argument(1, String::from(message));
-    let key = private_key(text(&args[1])).map_err(refuse)?;
-    let (modulus, exponent) = parse_key(&key).ok_or_else(|| refuse("the key is no PKCS #1 private key"))?;
+    let key = first_block(text(&args[1])).map_err(|error| refuse(&error.to_string()))?;
+    let (modulus, exponent) = parse_key(&key.content).ok_or_else(|| refuse("the key is no PKCS #1 private key"))?;
     if modulus.bits() > MAX_BITS || modulus.is_zero() {
         return Err(refuse("the key has a size that is not supported"));
     }
@@ -34,24 +33,15 @@ pub(super) fn rsadecrypt(_: &Environment<'_>, args: &[Value]) -> CallResult {
     if padded.len() + 1 != length || padded.first() != Some(&2) {
         return Err(failed());
     }
-    let end = padded.iter().position(|byte| *byte == 0).filter(|end| *end >= 9).ok_or_else(failed)?;
+    let end = padded
+        .iter()
+        .position(|byte| *byte == 0)
+        .filter(|end| *end >= 9)
+        .ok_or_else(failed)?;
     match std::str::from_utf8(&padded[end + 1..]) {
         Ok(message) => Ok(Value::string(message)),
         Err(_) => Err(CallError::from("the decrypted bytes are not UTF-8 text")),
     }
-}
-
-/// The bytes of the first PEM block.
-fn private_key(pem: &str) -> Result<Vec<u8>, &'static str> {
-    let start = pem.find("-----BEGIN ").ok_or("there is no PEM key in the text")?;
-    let body = &pem[start..];
-    let body = &body[body.find('\n').ok_or("the PEM key is not complete")?..];
-    let body = &body[..body.find("-----END ").ok_or("the PEM key is not complete")?];
-    if body.contains("ENCRYPTED") {
-        return Err("keys with a password are not supported; remove the password first");
-    }
-    let lines: String = body.lines().filter(|line| !line.contains(':')).map(str::trim).collect();
-    STANDARD.decode(lines).map_err(|_| "the PEM key is no valid base64")
 }
 
 /// The modulus and the private exponent of `RSAPrivateKey`.
@@ -76,7 +66,10 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     } else {
         let count = usize::from(first & 0x7f);
         let bytes = rest.get(..count).filter(|_| (1..=4).contains(&count))?;
-        (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), &rest[count..])
+        (
+            bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)),
+            &rest[count..],
+        )
     };
     Some((rest.get(..length)?, &rest[length..]))
 }

@@ -7,14 +7,15 @@ use crate::bake::value::Value;
 
 pub(super) fn semvercmp(_: &Environment<'_>, args: &[Value]) -> CallResult {
     let (version, constraint) = (text(&args[0]), text(&args[1]));
-    let version = Version::parse(version)
-        .ok_or_else(|| CallError::Argument(0, format!("{version:?} is no semantic version")))?;
+    let version =
+        Version::parse(version).ok_or_else(|| CallError::Argument(0, format!("{version:?} is no semantic version")))?;
     let alternatives = parse_constraint(constraint)
         .ok_or_else(|| CallError::Argument(1, format!("{constraint:?} is no version constraint")))?;
     let satisfied = alternatives.iter().any(|all| {
         // A pre-release is considered only where the constraint names one.
         let with_pre_releases = all.iter().any(|single| !single.version.pre_release.is_empty());
-        all.iter().all(|single| (version.pre_release.is_empty() || with_pre_releases) && single.allows(&version))
+        all.iter()
+            .all(|single| (version.pre_release.is_empty() || with_pre_releases) && single.allows(&version))
     });
     Ok(Value::Bool(satisfied))
 }
@@ -99,19 +100,26 @@ struct Written<'s> {
 
 impl<'s> Written<'s> {
     fn parse(source: &'s str) -> Option<Written<'s>> {
-        let (source, build) = source.split_once('+').map_or((source, None), |(head, tail)| (head, Some(tail)));
-        let (numbers, pre_release) = source.split_once('-').map_or((source, None), |(head, tail)| (head, Some(tail)));
+        let (source, build) = source
+            .split_once('+')
+            .map_or((source, None), |(head, tail)| (head, Some(tail)));
+        let (numbers, pre_release) = source
+            .split_once('-')
+            .map_or((source, None), |(head, tail)| (head, Some(tail)));
         let identifiers = |text: &str| {
-            text.split('.').all(|part| {
-                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            })
+            text.split('.')
+                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
         };
         if !build.is_none_or(identifiers) || !pre_release.is_none_or(identifiers) {
             return None;
         }
         let parts: Vec<&str> = numbers.split('.').collect();
-        let part_is_fine =
-            |part: &&str| !part.is_empty() && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'x' | b'X' | b'*'));
+        let part_is_fine = |part: &&str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'x' | b'X' | b'*'))
+        };
         if parts.len() > 3 || !parts.iter().all(part_is_fine) {
             return None;
         }
@@ -175,9 +183,7 @@ impl Comparison {
             }
             Operator::NotEqual => order != Ordering::Equal,
             Operator::Greater if self.any_minor => version.major > wanted.major,
-            Operator::Greater if self.any_patch => {
-                (version.major, version.minor) > (wanted.major, wanted.minor)
-            }
+            Operator::Greater if self.any_patch => (version.major, version.minor) > (wanted.major, wanted.minor),
             Operator::Greater => order == Ordering::Greater,
             Operator::Less => order == Ordering::Less,
             Operator::GreaterOrEqual => order != Ordering::Less,
@@ -231,7 +237,8 @@ fn rewrite_ranges(source: &str) -> String {
     let mut result = String::new();
     let mut at = 0;
     while at < words.len() {
-        let is_version = |word: &str| Written::parse(word.trim_end_matches(',').strip_prefix('v').unwrap_or(word)).is_some();
+        let is_version =
+            |word: &str| Written::parse(word.trim_end_matches(',').strip_prefix('v').unwrap_or(word)).is_some();
         if at + 2 < words.len() && words[at + 1] == "-" && is_version(words[at]) && is_version(words[at + 2]) {
             result.push_str(&format!(" >= {}, <= {} ", words[at], words[at + 2]));
             at += 3;
@@ -280,7 +287,9 @@ fn parse_one(source: &str) -> Option<(Comparison, &str)> {
         Some((symbol, operator)) => (*operator, source[symbol.len()..].trim_start()),
         None => (Operator::Equal, source),
     };
-    let end = rest.find(|char: char| char.is_whitespace() || char == ',').unwrap_or(rest.len());
+    let end = rest
+        .find(|char: char| char.is_whitespace() || char == ',')
+        .unwrap_or(rest.len());
     let (word, rest) = rest.split_at(end);
     let written = Written::parse(word.strip_prefix('v').unwrap_or(word))?;
     let wild = |part: Option<&str>| part.is_none_or(|part| matches!(part, "x" | "X" | "*"));
@@ -297,5 +306,14 @@ fn parse_one(source: &str) -> Option<(Comparison, &str)> {
         patch: part(any_major || any_minor || any_patch, written.patch)?,
         pre_release: String::from(written.pre_release),
     };
-    Some((Comparison { operator, version, any_major, any_minor, any_patch }, rest))
+    Some((
+        Comparison {
+            operator,
+            version,
+            any_major,
+            any_minor,
+            any_patch,
+        },
+        rest,
+    ))
 }

@@ -1,27 +1,41 @@
 //! Functions of sets. Lists and tuples are taken as sets too.
 
 use super::{CallError, CallResult, Environment, Function, function};
-use crate::bake::value::{Safety, Type, Value, convert, equals, make_set, unify};
+use crate::bake::value::{Type, Value, convert, equals, make_set, unify};
 
 pub(super) const FUNCTIONS: &[Function] = &[
     function!("sethaselement", [("set", Set), ("elem", Any)], |_, args| {
         Ok(Value::Bool(has(args[0].as_sequence().unwrap_or_default(), &args[1])))
     }),
-    function!("setintersection", [("first_set", Set)], ("other_sets", Set), |_, args| {
-        combine(args, |left, right| left.into_iter().filter(|value| has(right, value)).collect())
-    }),
+    function!(
+        "setintersection",
+        [("first_set", Set)],
+        ("other_sets", Set),
+        |_, args| {
+            combine(args, |left, right| {
+                left.into_iter().filter(|value| has(right, value)).collect()
+            })
+        }
+    ),
     function!("setproduct", [], ("sets", Any), product),
     function!("setsubtract", [("a", Set), ("b", Set)], |_, args| {
-        combine(args, |left, right| left.into_iter().filter(|value| !has(right, value)).collect())
-    }),
-    function!("setsymmetricdifference", [("first_set", Set)], ("other_sets", Set), |_, args| {
         combine(args, |left, right| {
-            let only_right: Vec<Value> = right.iter().filter(|value| !has(&left, value)).cloned().collect();
-            let mut kept: Vec<Value> = left.into_iter().filter(|value| !has(right, value)).collect();
-            kept.extend(only_right);
-            kept
+            left.into_iter().filter(|value| !has(right, value)).collect()
         })
     }),
+    function!(
+        "setsymmetricdifference",
+        [("first_set", Set)],
+        ("other_sets", Set),
+        |_, args| {
+            combine(args, |left, right| {
+                let only_right: Vec<Value> = right.iter().filter(|value| !has(&left, value)).cloned().collect();
+                let mut kept: Vec<Value> = left.into_iter().filter(|value| !has(right, value)).collect();
+                kept.extend(only_right);
+                kept
+            })
+        }
+    ),
     function!("setunion", [("first_set", Set)], ("other_sets", Set), |_, args| {
         combine(args, |mut left, right| {
             left.extend_from_slice(right);
@@ -33,7 +47,9 @@ pub(super) const FUNCTIONS: &[Function] = &[
 fn has(elements: &[Value], wanted: &Value) -> bool {
     // Primitive elements are in order.
     if matches!(wanted, Value::String(_) | Value::Number(_)) {
-        return elements.binary_search_by(|element| crate::bake::value::set_order(element, wanted)).is_ok();
+        return elements
+            .binary_search_by(|element| crate::bake::value::set_order(element, wanted))
+            .is_ok();
     }
     elements.iter().any(|element| equals(element, wanted))
 }
@@ -48,7 +64,11 @@ fn combine(args: &[Value], operation: fn(Vec<Value>, &[Value]) -> Vec<Value>) ->
             _ => None,
         })
         .collect();
-    let common = if elements.is_empty() { Some(Type::Dynamic) } else { unify(&elements, Safety::Unsafe) };
+    let common = if elements.is_empty() {
+        Some(Type::Dynamic)
+    } else {
+        unify(&elements)
+    };
     let Some(common) = common else {
         return Err(CallError::from("the sets must have elements of one type"));
     };
@@ -85,9 +105,8 @@ fn product(environment: &Environment<'_>, args: &[Value]) -> CallResult {
             Value::Tuple(values) if values.is_empty() => Type::Dynamic,
             Value::Tuple(values) => {
                 let types: Vec<Type> = values.iter().map(Value::type_of).collect();
-                unify(&types, Safety::Unsafe).ok_or_else(|| {
-                    CallError::Argument(position, String::from("all elements must have one type"))
-                })?
+                unify(&types)
+                    .ok_or_else(|| CallError::Argument(position, String::from("all elements must have one type")))?
             }
             _ => return Err(CallError::Argument(position, String::from("a set or list is required"))),
         });
@@ -96,8 +115,12 @@ fn product(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     environment.charge_elements(total.saturating_mul(args.len() + 1))?;
     let mut columns: Vec<Vec<Value>> = Vec::with_capacity(args.len());
     for (position, (arg, element)) in args.iter().zip(&elements).enumerate() {
-        let values: Result<Vec<Value>, _> =
-            arg.as_sequence().unwrap_or_default().iter().map(|value| convert(value, element)).collect();
+        let values: Result<Vec<Value>, _> = arg
+            .as_sequence()
+            .unwrap_or_default()
+            .iter()
+            .map(|value| convert(value, element))
+            .collect();
         columns.push(values.map_err(|error| CallError::Argument(position, error.to_string()))?);
     }
     let mut rows: Vec<Vec<Value>> = vec![Vec::new()];
@@ -115,5 +138,9 @@ fn product(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     }
     let of = Type::tuple(elements);
     let rows: Vec<Value> = rows.into_iter().map(Value::tuple).collect();
-    Ok(if ordered { Value::list(of, rows) } else { make_set(of, rows) })
+    Ok(if ordered {
+        Value::list(of, rows)
+    } else {
+        make_set(of, rows)
+    })
 }

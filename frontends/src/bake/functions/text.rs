@@ -6,19 +6,36 @@ use super::{CallError, CallResult, Environment, Function, function, integer, tex
 use crate::bake::value::{Type, Value};
 
 pub(super) const FUNCTIONS: &[Function] = &[
-    function!("chomp", [("str", String)], |_, args| Ok(Value::from(text(&args[0]).trim_end_matches(['\r', '\n'])))),
+    function!("chomp", [("str", String)], |_, args| Ok(Value::from(
+        text(&args[0]).trim_end_matches(['\r', '\n'])
+    ))),
     function!("indent", [("spaces", Number), ("str", String)], indent),
     function!("join", [("separator", String)], ("lists", StringList), join),
-    function!("lower", [("str", String)], |_, args| Ok(Value::string(&map_chars(text(&args[0]), lower)))),
-    function!("replace", [("str", String), ("substr", String), ("replace", String)], replace),
+    function!("lower", [("str", String)], |_, args| Ok(Value::string(&map_chars(
+        text(&args[0]),
+        lower
+    )))),
+    function!(
+        "replace",
+        [("str", String), ("substr", String), ("replace", String)],
+        replace
+    ),
     function!("reverse", [("str", String)], |_, args| {
         Ok(Value::string(&text(&args[0]).graphemes(true).rev().collect::<String>()))
     }),
     function!("sort", [("list", StringList)], sort),
     function!("split", [("separator", String), ("str", String)], split),
-    function!("strlen", [("str", String)], |_, args| Ok(Value::size(text(&args[0]).graphemes(true).count()))),
-    function!("substr", [("str", String), ("offset", Number), ("length", Number)], substr),
-    function!("title", [("str", String)], |_, args| Ok(Value::string(&title(text(&args[0]))))),
+    function!("strlen", [("str", String)], |_, args| Ok(Value::size(
+        text(&args[0]).graphemes(true).count()
+    ))),
+    function!(
+        "substr",
+        [("str", String), ("offset", Number), ("length", Number)],
+        substr
+    ),
+    function!("title", [("str", String)], |_, args| Ok(Value::string(&title(text(
+        &args[0]
+    ))))),
     function!("trim", [("str", String), ("cutset", String)], |_, args| {
         let cutset = text(&args[1]);
         Ok(Value::from(text(&args[0]).trim_matches(|char| cutset.contains(char))))
@@ -27,12 +44,17 @@ pub(super) const FUNCTIONS: &[Function] = &[
         let source = text(&args[0]);
         Ok(Value::from(source.strip_prefix(text(&args[1])).unwrap_or(source)))
     }),
-    function!("trimspace", [("str", String)], |_, args| Ok(Value::from(text(&args[0]).trim()))),
+    function!("trimspace", [("str", String)], |_, args| Ok(Value::from(
+        text(&args[0]).trim()
+    ))),
     function!("trimsuffix", [("str", String), ("suffix", String)], |_, args| {
         let source = text(&args[0]);
         Ok(Value::from(source.strip_suffix(text(&args[1])).unwrap_or(source)))
     }),
-    function!("upper", [("str", String)], |_, args| Ok(Value::string(&map_chars(text(&args[0]), upper)))),
+    function!("upper", [("str", String)], |_, args| Ok(Value::string(&map_chars(
+        text(&args[0]),
+        upper
+    )))),
 ];
 
 fn map_chars(source: &str, map: fn(char) -> char) -> String {
@@ -75,14 +97,19 @@ fn title(source: &str) -> String {
 
 fn indent(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     let Ok(spaces) = usize::try_from(integer(args, 0)?) else {
-        return Err(CallError::Argument(0, String::from("the number of spaces must not be negative")));
+        return Err(CallError::Argument(
+            0,
+            String::from("the number of spaces must not be negative"),
+        ));
     };
     let source = text(&args[1]);
     environment.charge(source.matches('\n').count().saturating_mul(spaces))?;
     if !source.contains('\n') {
         return Ok(args[1].clone());
     }
-    Ok(Value::string(&source.replace('\n', &format!("\n{}", " ".repeat(spaces)))))
+    Ok(Value::string(
+        &source.replace('\n', &format!("\n{}", " ".repeat(spaces))),
+    ))
 }
 
 fn join(environment: &Environment<'_>, args: &[Value]) -> CallResult {
@@ -95,7 +122,12 @@ fn join(environment: &Environment<'_>, args: &[Value]) -> CallResult {
         for (index, item) in list.as_sequence().unwrap_or_default().iter().enumerate() {
             match item.as_str() {
                 Some(item) => items.push(item),
-                None => return Err(CallError::Argument(position, format!("element {index} is null and cannot be joined"))),
+                None => {
+                    return Err(CallError::Argument(
+                        position,
+                        format!("element {index} is null and cannot be joined"),
+                    ));
+                }
             }
         }
     }
@@ -114,7 +146,12 @@ fn sort(_: &Environment<'_>, args: &[Value]) -> CallResult {
     for (index, item) in args[0].as_sequence().unwrap_or_default().iter().enumerate() {
         match item.as_str() {
             Some(item) => items.push(item),
-            None => return Err(CallError::Argument(0, format!("element {index} is null and cannot be sorted"))),
+            None => {
+                return Err(CallError::Argument(
+                    0,
+                    format!("element {index} is null and cannot be sorted"),
+                ));
+            }
         }
     }
     items.sort_unstable();
@@ -124,7 +161,10 @@ fn sort(_: &Environment<'_>, args: &[Value]) -> CallResult {
 fn split(environment: &Environment<'_>, args: &[Value]) -> CallResult {
     let (separator, source) = (text(&args[0]), text(&args[1]));
     let parts: Vec<Value> = if separator.is_empty() {
-        source.chars().map(|char| Value::string(char.encode_utf8(&mut [0; 4]))).collect()
+        source
+            .chars()
+            .map(|char| Value::string(char.encode_utf8(&mut [0; 4])))
+            .collect()
     } else {
         source.split(separator).map(Value::string).collect()
     };
@@ -141,6 +181,10 @@ fn substr(_: &Environment<'_>, args: &[Value]) -> CallResult {
     }
     let rest = source.graphemes(true).skip(usize::try_from(offset).unwrap_or(0));
     // A length of zero counts only with an offset from the start, otherwise it takes the rest.
-    let length = if length > 0 { usize::try_from(length).unwrap_or(usize::MAX) } else { usize::MAX };
+    let length = if length > 0 {
+        usize::try_from(length).unwrap_or(usize::MAX)
+    } else {
+        usize::MAX
+    };
     Ok(Value::string(&rest.take(length).collect::<String>()))
 }

@@ -26,10 +26,28 @@ pub(super) struct Calendar {
 }
 
 pub(super) const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-pub(super) const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+pub(super) const WEEKDAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
 
 const DAY: i64 = 86_400;
 
@@ -64,13 +82,21 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 impl Timestamp {
     pub(super) fn from_unix(seconds: i64) -> Timestamp {
-        Timestamp { seconds, nanoseconds: 0, offset: 0 }
+        Timestamp {
+            seconds,
+            nanoseconds: 0,
+            offset: 0,
+        }
     }
 
     pub(super) fn calendar(self) -> Calendar {
@@ -100,7 +126,11 @@ impl Timestamp {
     /// RFC 3339 without a fraction.
     pub(super) fn to_text(self) -> String {
         let at = self.calendar();
-        let zone = if self.offset == 0 { String::from("Z") } else { self.offset_text(":") };
+        let zone = if self.offset == 0 {
+            String::from("Z")
+        } else {
+            self.offset_text(":")
+        };
         format!(
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{zone}",
             at.year, at.month, at.day, at.hour, at.minute, at.second
@@ -149,7 +179,11 @@ impl Timestamp {
             return Err(reader.error("there is extra text at the end"));
         }
         let seconds = days_from_civil(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset;
-        Ok(Timestamp { seconds, nanoseconds, offset })
+        Ok(Timestamp {
+            seconds,
+            nanoseconds,
+            offset,
+        })
     }
 
     /// Moves by a duration in nanoseconds.
@@ -193,11 +227,18 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, wanted: char) -> Result<(), String> {
-        if self.eat(wanted) { Ok(()) } else { Err(self.error(&format!("{wanted:?} is expected at {}", self.at))) }
+        if self.eat(wanted) {
+            Ok(())
+        } else {
+            Err(self.error(&format!("{wanted:?} is expected at {}", self.at)))
+        }
     }
 
     fn number(&mut self, digits: usize, least: i64, most: i64, what: &str) -> Result<i64, String> {
-        let part = self.rest().get(..digits).filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
+        let part = self
+            .rest()
+            .get(..digits)
+            .filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
         let Some(part) = part else {
             return Err(self.error(&format!("the {what} must have {digits} digits")));
         };
@@ -223,9 +264,13 @@ pub(super) fn parse_duration(text: &str) -> Result<i128, String> {
     }
     let mut total: i128 = 0;
     while !rest.is_empty() {
-        let end = rest.find(|char: char| !(char.is_ascii_digit() || char == '.')).ok_or_else(invalid)?;
+        let end = rest
+            .find(|char: char| !(char.is_ascii_digit() || char == '.'))
+            .ok_or_else(invalid)?;
         let (number, tail) = rest.split_at(end);
-        let unit_end = tail.find(|char: char| char.is_ascii_digit() || char == '.').unwrap_or(tail.len());
+        let unit_end = tail
+            .find(|char: char| char.is_ascii_digit() || char == '.')
+            .unwrap_or(tail.len());
         let (unit, next) = tail.split_at(unit_end);
         let scale: i128 = match unit {
             "ns" => 1,

@@ -165,7 +165,10 @@ impl Expression {
     }
 
     pub(crate) fn invalid(diagnostic: Diagnostic, span: Span) -> Expression {
-        Expression { kind: Kind::Invalid(Box::new(diagnostic)), span }
+        Expression {
+            kind: Kind::Invalid(Box::new(diagnostic)),
+            span,
+        }
     }
 
     /// The single name this expression consists of, if it does; `null`, `true` and `false` count as names.

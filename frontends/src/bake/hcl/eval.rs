@@ -3,18 +3,20 @@
 //! Complaints of independent parts (the elements of a list, the arguments of a call) are gathered, so that one run
 //! shows them all. Depth and memory are bounded, whatever the input.
 
+mod calls;
+mod iterate;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::ast::{Call, Expression, For, Key, Kind, Step, StepKind};
+use super::ast::{Call, Expression, Key, Kind, Step, StepKind};
 use super::operators::{Operand, binary, unary};
 use super::scope::Scope;
 use super::traversal::{attribute, hint, index};
-use super::type_expression;
-use crate::bake::functions::{Accepts, CallError, EXPRESSION_FUNCTIONS, Environment, Function, Parameter, table};
+use crate::bake::functions::{CallError, EXPRESSION_FUNCTIONS, Environment, Function, table};
 use crate::bake::source::{Diagnostic, Diagnostics, Span};
-use crate::bake::value::{Members, Safety, Type, Value, convert, unify};
+use crate::bake::value::{Members, Type, Value, convert, unify};
 
 /// Expressions, calls and definitions nested deeper than this are refused. The stack is sized for it.
 pub(crate) const MAX_DEPTH: u32 = 8000;
@@ -69,7 +71,10 @@ impl<'h> Evaluator<'h> {
     /// Goes one level deeper for as long as the result lives.
     pub(crate) fn enter(&self, span: Option<Span>) -> Result<Level<'_>, Diagnostics> {
         if self.depth.get() >= MAX_DEPTH {
-            return Err(vec![Diagnostic::fatal(span, format!("nested deeper than {MAX_DEPTH} levels"))]);
+            return Err(vec![Diagnostic::fatal(
+                span,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            )]);
         }
         self.depth.set(self.depth.get() + 1);
         Ok(Level(&self.depth))
@@ -85,7 +90,12 @@ impl<'h> Evaluator<'h> {
 
     /// Makes a block of a kind readable.
     pub(crate) fn set_block(&self, kind: &'static str, name: Rc<str>, value: Value) {
-        self.blocks.borrow_mut().entry(kind).or_default().values.insert(name, value);
+        self.blocks
+            .borrow_mut()
+            .entry(kind)
+            .or_default()
+            .values
+            .insert(name, value);
     }
 
     /// Says which blocks of a kind there are.
@@ -97,12 +107,22 @@ impl<'h> Evaluator<'h> {
     fn block(&self, kind: &str, steps: &[Step], span: Span) -> Option<Result<Value, Diagnostics>> {
         let blocks = self.blocks.borrow();
         let of_kind = blocks.get(kind)?;
-        let Some(Step { kind: StepKind::Attribute(name), .. }) = steps.first() else {
-            return Some(Err(vec![Diagnostic::new(span, format!("{kind} needs a name behind it"))]));
+        let Some(Step {
+            kind: StepKind::Attribute(name),
+            ..
+        }) = steps.first()
+        else {
+            return Some(Err(vec![Diagnostic::new(
+                span,
+                format!("{kind} needs a name behind it"),
+            )]));
         };
         Some(of_kind.values.get(name).cloned().ok_or_else(|| {
             let hint = hint(name, of_kind.names.iter().map(|name| &**name));
-            vec![Diagnostic::new(steps[0].span, format!("there is no {kind} named {name:?}{hint}"))]
+            vec![Diagnostic::new(
+                steps[0].span,
+                format!("there is no {kind} named {name:?}{hint}"),
+            )]
         }))
     }
 
@@ -152,12 +172,24 @@ impl<'h> Evaluator<'h> {
             Kind::For(iteration) => self.iterate(iteration, span, scope),
             Kind::Unary(operator, operand) => {
                 let value = self.evaluate(operand, scope);
-                unary(*operator, Operand { value, expression: operand })
+                unary(
+                    *operator,
+                    Operand {
+                        value,
+                        expression: operand,
+                    },
+                )
             }
             Kind::Binary(operator, operands) => {
                 let [left, right] = &**operands;
-                let left = Operand { value: self.evaluate(left, scope), expression: left };
-                let right = Operand { value: self.evaluate(right, scope), expression: right };
+                let left = Operand {
+                    value: self.evaluate(left, scope),
+                    expression: left,
+                };
+                let right = Operand {
+                    value: self.evaluate(right, scope),
+                    expression: right,
+                };
                 binary(*operator, left, right, span)
             }
             Kind::Invalid(diagnostic) => Err(vec![(**diagnostic).clone()]),
@@ -165,7 +197,9 @@ impl<'h> Evaluator<'h> {
     }
 
     fn charge_elements(&self, count: usize, span: Span) -> Result<(), Diagnostics> {
-        self.environment.charge_elements(count).map_err(|error| too_much(span, &error))
+        self.environment
+            .charge_elements(count)
+            .map_err(|error| too_much(span, &error))
     }
 
     fn variable(&self, name: &Rc<str>, scope: &Scope<'_>, span: Span) -> Result<Value, Diagnostics> {
@@ -176,8 +210,14 @@ impl<'h> Evaluator<'h> {
         let mut names = scope.names();
         names.extend(globals.keys().cloned());
         names.sort_unstable();
-        let message = format!("there is no variable named {name:?}{}", hint(name, names.iter().map(|name| &**name)));
-        let span = Span { end: span.start + u32::try_from(name.len()).unwrap_or(0), ..span };
+        let message = format!(
+            "there is no variable named {name:?}{}",
+            hint(name, names.iter().map(|name| &**name))
+        );
+        let span = Span {
+            end: span.start + u32::try_from(name.len()).unwrap_or(0),
+            ..span
+        };
         Err(vec![Diagnostic::new(span, message)])
     }
 
@@ -185,12 +225,19 @@ impl<'h> Evaluator<'h> {
         let mut text = String::new();
         let mut diagnostics = Vec::new();
         for part in parts {
-            match self.evaluate(part, scope).and_then(|value| self.append(&value, part.span, &mut text)) {
+            match self
+                .evaluate(part, scope)
+                .and_then(|value| self.append(&value, part.span, &mut text))
+            {
                 Ok(()) => {}
                 Err(more) => diagnostics.extend(more),
             }
         }
-        if diagnostics.is_empty() { Ok(Value::string(&text)) } else { Err(diagnostics) }
+        if diagnostics.is_empty() {
+            Ok(Value::string(&text))
+        } else {
+            Err(diagnostics)
+        }
     }
 
     fn append(&self, value: &Value, span: Span, text: &mut String) -> Result<(), Diagnostics> {
@@ -200,7 +247,9 @@ impl<'h> Evaluator<'h> {
         }
         match convert(value, &Type::String) {
             Ok(Value::String(piece)) => {
-                self.environment.charge(piece.len()).map_err(|error| too_much(span, &error))?;
+                self.environment
+                    .charge(piece.len())
+                    .map_err(|error| too_much(span, &error))?;
                 text.push_str(&piece);
                 Ok(())
             }
@@ -218,12 +267,7 @@ impl<'h> Evaluator<'h> {
         Ok(Value::string(&text))
     }
 
-    fn conditional(
-        &self,
-        parts: &[Expression; 3],
-        span: Span,
-        scope: &Scope<'_>,
-    ) -> Result<Value, Diagnostics> {
+    fn conditional(&self, parts: &[Expression; 3], span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
         let [condition, yes, no] = parts;
         let yes_value = self.evaluate(yes, scope);
         let no_value = self.evaluate(no, scope);
@@ -246,15 +290,21 @@ impl<'h> Evaluator<'h> {
                 _ => Type::Dynamic,
             }
         } else {
-            unify(&[yes_type.clone(), no_type.clone()], Safety::Unsafe).ok_or_else(|| {
-                let message = format!("the two results of the condition have no type in common: {yes_type} and {no_type}");
+            unify(&[yes_type.clone(), no_type.clone()]).ok_or_else(|| {
+                let message =
+                    format!("the two results of the condition have no type in common: {yes_type} and {no_type}");
                 vec![Diagnostic::new(span, message)]
             })?
         };
         let decision = self.evaluate(condition, scope)?;
         let taken = match convert(&decision, &Type::Bool) {
             Ok(Value::Bool(taken)) => taken,
-            Ok(_) => return Err(vec![Diagnostic::new(condition.span, "the condition is null, neither true nor false")]),
+            Ok(_) => {
+                return Err(vec![Diagnostic::new(
+                    condition.span,
+                    "the condition is null, neither true nor false",
+                )]);
+            }
             Err(_) => {
                 let message = format!("the condition must be a bool, not a {}", decision.type_of());
                 return Err(vec![Diagnostic::new(condition.span, message)]);
@@ -262,7 +312,10 @@ impl<'h> Evaluator<'h> {
         };
         let (arm, value) = if taken { (yes, yes_value?) } else { (no, no_value?) };
         convert(&value, &wanted).map_err(|error| {
-            vec![Diagnostic::new(arm.span, format!("the results of the condition have different types: {error}"))]
+            vec![Diagnostic::new(
+                arm.span,
+                format!("the results of the condition have different types: {error}"),
+            )]
         })
     }
 
@@ -273,7 +326,9 @@ impl<'h> Evaluator<'h> {
         for (key, value) in items {
             let name = match key {
                 Key::Name(name) => Ok(name.clone()),
-                Key::Expression(expression) => self.evaluate(expression, scope).and_then(|value| key_text(&value, expression.span)),
+                Key::Expression(expression) => self
+                    .evaluate(expression, scope)
+                    .and_then(|value| key_text(&value, expression.span)),
             };
             match gather2(name, self.evaluate(value, scope)) {
                 Ok((name, value)) => {
@@ -282,14 +337,21 @@ impl<'h> Evaluator<'h> {
                 Err(more) => diagnostics.extend(more),
             }
         }
-        if diagnostics.is_empty() { Ok(Value::object(members)) } else { Err(diagnostics) }
+        if diagnostics.is_empty() {
+            Ok(Value::object(members))
+        } else {
+            Err(diagnostics)
+        }
     }
 
     fn splat(&self, source: &Expression, each: &Expression, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
         let value = self.evaluate(source, scope)?;
         let (items, typed): (Vec<Value>, bool) = match &value {
             Value::Null(Type::List(_) | Type::Set(_) | Type::Tuple(_)) => {
-                return Err(vec![Diagnostic::new(source.span, "a splat (*) cannot be applied to null")]);
+                return Err(vec![Diagnostic::new(
+                    source.span,
+                    "a splat (*) cannot be applied to null",
+                )]);
             }
             Value::Null(_) => return Ok(Value::tuple(Vec::new())),
             Value::List(_, values) | Value::Set(_, values) => (values.to_vec(), true),
@@ -297,7 +359,11 @@ impl<'h> Evaluator<'h> {
             single => (vec![single.clone()], false),
         };
         self.charge_elements(items.len(), source.span)?;
-        let values = gather(items.into_iter().map(|item| self.evaluate(each, &scope.child_splat(item))))?;
+        let values = gather(
+            items
+                .into_iter()
+                .map(|item| self.evaluate(each, &scope.child_splat(item))),
+        )?;
         if !typed {
             return Ok(Value::tuple(values));
         }
@@ -308,263 +374,6 @@ impl<'h> Evaluator<'h> {
         }
         Ok(Value::list(element, values))
     }
-
-    fn iterate(&self, iteration: &For, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        let collection = self.evaluate(&iteration.collection, scope)?;
-        let Some(entries) = collection.entries() else {
-            let message = match &collection {
-                Value::Null(_) => String::from("null cannot be iterated over in a for expression"),
-                other => format!("a {} cannot be iterated over in a for expression", other.type_of()),
-            };
-            return Err(vec![Diagnostic::new(iteration.collection.span, message)]);
-        };
-        if entries.is_empty()
-            && let Some(condition) = &iteration.condition
-        {
-            // Nothing will ask the condition, but one that can be judged without an element is.
-            let uses = super::walk::collect(condition);
-            let bound = |name: &Rc<str>| *name == iteration.value_name || iteration.key_name.as_ref() == Some(name);
-            if !uses.references.iter().any(|reference| bound(reference.name)) {
-                self.holds(condition, scope)?;
-            }
-        }
-        let mut tuple = Vec::new();
-        let mut groups: Vec<(Rc<str>, Vec<Value>)> = Vec::new();
-        let mut members = Members::new();
-        let mut positions: HashMap<Rc<str>, usize> = HashMap::new();
-        let mut diagnostics = Vec::new();
-        for (entry_key, entry_value) in entries {
-            self.charge_elements(2, span)?;
-            let mut names = Vec::with_capacity(2);
-            if let Some(name) = &iteration.key_name {
-                names.push((name.clone(), entry_key));
-            }
-            names.push((iteration.value_name.clone(), entry_value));
-            let inner = scope.child(names);
-            let step = || -> Result<Option<(Option<Rc<str>>, Value)>, Diagnostics> {
-                if let Some(condition) = &iteration.condition
-                    && !self.holds(condition, &inner)?
-                {
-                    return Ok(None);
-                }
-                let Some(key) = &iteration.key else { return Ok(Some((None, self.evaluate(&iteration.value, &inner)?))) };
-                let name = self.evaluate(key, &inner).and_then(|value| key_text(&value, key.span));
-                let (name, value) = gather2(name, self.evaluate(&iteration.value, &inner))?;
-                Ok(Some((Some(name), value)))
-            };
-            match step() {
-                Ok(None) => {}
-                Ok(Some((None, value))) => tuple.push(value),
-                Ok(Some((Some(name), value))) if iteration.group => {
-                    let position = *positions.entry(name.clone()).or_insert_with(|| {
-                        groups.push((name, Vec::new()));
-                        groups.len() - 1
-                    });
-                    groups[position].1.push(value);
-                }
-                Ok(Some((Some(name), value))) => {
-                    if members.insert(name.clone(), value).is_some() {
-                        let key_span = iteration.key.as_ref().map_or(span, |key| key.span);
-                        let message = format!(
-                            "two elements give the key {name:?}; put ... behind the value to gather values of equal keys"
-                        );
-                        diagnostics.push(Diagnostic::new(key_span, message));
-                    }
-                }
-                Err(more) => diagnostics.extend(more),
-            }
-            if diagnostics.len() > 20 {
-                break;
-            }
-        }
-        if !diagnostics.is_empty() {
-            return Err(diagnostics);
-        }
-        if iteration.key.is_none() {
-            return Ok(Value::tuple(tuple));
-        }
-        members.extend(groups.into_iter().map(|(name, values)| (name, Value::tuple(values))));
-        Ok(Value::object(members))
-    }
-
-    /// Whether the `if` clause of a `for` is true.
-    fn holds(&self, condition: &Expression, scope: &Scope<'_>) -> Result<bool, Diagnostics> {
-        let value = self.evaluate(condition, scope)?;
-        match convert(&value, &Type::Bool) {
-            Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(_) => Err(vec![Diagnostic::new(condition.span, "the if clause of a for expression must not be null")]),
-            Err(error) => {
-                let message = format!("the if clause of a for expression must be a bool: {error}");
-                Err(vec![Diagnostic::new(condition.span, message)])
-            }
-        }
-    }
-
-    fn call(&self, call: &Call, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        match &*call.name {
-            "try" => return self.call_try(call, span, scope),
-            "can" => return self.call_can(call, span, scope),
-            "convert" => return self.call_convert(call, span, scope),
-            _ => {}
-        }
-        if let Some(function) = self.builtins.get(&*call.name) {
-            return self.call_builtin(function, call, span, scope);
-        }
-        let user = self.functions.borrow().get(&call.name).cloned();
-        if let Some(function) = user {
-            return self.call_user(&function, call, span, scope);
-        }
-        let functions = self.functions.borrow();
-        let names: Vec<&str> = self
-            .builtins
-            .keys()
-            .copied()
-            .chain(EXPRESSION_FUNCTIONS)
-            .chain(functions.keys().map(|name| &**name))
-            .collect();
-        let near = super::scope::similar(&call.name, names);
-        let near = near.map_or_else(String::new, |near| format!(", did you mean {near:?}?"));
-        Err(vec![Diagnostic::new(call.name_span, format!("there is no function named {:?}{near}", call.name))])
-    }
-
-    /// The values of the arguments, each with its place; the last one spread out if it is marked so.
-    fn arguments(&self, call: &Call, scope: &Scope<'_>) -> Result<Vec<(Value, Span)>, Diagnostics> {
-        let values = gather(call.arguments.iter().map(|argument| self.evaluate(argument, scope)))?;
-        let mut placed: Vec<(Value, Span)> =
-            values.into_iter().zip(&call.arguments).map(|(value, argument)| (value, argument.span)).collect();
-        if call.expand
-            && let Some((last, last_span)) = placed.pop()
-        {
-            match last.as_sequence() {
-                Some(elements) => placed.extend(elements.iter().map(|element| (element.clone(), last_span))),
-                None => {
-                    let message = "the argument marked with ... must be a list, tuple or set";
-                    return Err(vec![Diagnostic::new(last_span, message)]);
-                }
-            }
-        }
-        Ok(placed)
-    }
-
-    fn check_count(
-        call: &Call,
-        span: Span,
-        given: usize,
-        names: &[&str],
-        variadic: bool,
-    ) -> Result<(), Diagnostics> {
-        let wanted = names.len();
-        if given < wanted {
-            let more = if variadic { "at least " } else { "" };
-            let message = format!(
-                "function {:?} takes {more}{wanted} argument(s), {given} given; {:?} is missing",
-                call.name, names[given]
-            );
-            return Err(vec![Diagnostic::new(span, message)]);
-        }
-        if given > wanted && !variadic {
-            let message = format!("function {:?} takes {wanted} argument(s), {given} given", call.name);
-            return Err(vec![Diagnostic::new(span, message)]);
-        }
-        Ok(())
-    }
-
-    fn call_builtin(&self, function: &Function, call: &Call, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        let placed = self.arguments(call, scope)?;
-        let names: Vec<&str> = function.parameters.iter().map(|parameter| parameter.name).collect();
-        Self::check_count(call, span, placed.len(), &names, function.variadic.is_some())?;
-        let parameter_of = |position: usize| -> Option<Parameter> {
-            function.parameters.get(position).copied().or(function.variadic)
-        };
-        let mut values = Vec::with_capacity(placed.len());
-        let mut diagnostics = Vec::new();
-        for (position, (value, value_span)) in placed.iter().enumerate() {
-            let Some(parameter) = parameter_of(position) else { continue };
-            match argument(value, parameter) {
-                Ok(value) => values.push(value),
-                Err(message) => {
-                    let message = format!("argument {:?} of {}: {message}", parameter.name, call.name);
-                    diagnostics.push(Diagnostic::new(*value_span, message));
-                }
-            }
-        }
-        if !diagnostics.is_empty() {
-            return Err(diagnostics);
-        }
-        (function.run)(&self.environment, &values).map_err(|error| match error {
-            CallError::Argument(position, message) => {
-                let value_span = placed.get(position).map_or(span, |(_, value_span)| *value_span);
-                let name = parameter_of(position).map_or("", |parameter| parameter.name);
-                vec![Diagnostic::new(value_span, format!("argument {name:?} of {}: {message}", call.name))]
-            }
-            CallError::Whole(message) => vec![Diagnostic::new(span, format!("{}: {message}", call.name))],
-        })
-    }
-
-    fn call_user(&self, function: &UserFunction, call: &Call, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        let placed = self.arguments(call, scope)?;
-        let names: Vec<&str> = function.parameters.iter().map(|name| &**name).collect();
-        Self::check_count(call, span, placed.len(), &names, function.variadic.is_some())?;
-        if let Some(position) = placed.iter().position(|(value, _)| value.is_null()) {
-            let name = names.get(position).copied().unwrap_or("");
-            let message = format!("argument {name:?} of {} must not be null", call.name);
-            return Err(vec![Diagnostic::new(placed[position].1, message)]);
-        }
-        let mut values: Vec<Value> = placed.into_iter().map(|(value, _)| value).collect();
-        let rest = values.split_off(function.parameters.len());
-        let mut bound: Vec<(Rc<str>, Value)> = function.parameters.iter().cloned().zip(values).collect();
-        if let Some(name) = &function.variadic {
-            bound.push((name.clone(), Value::tuple(rest)));
-        }
-        self.evaluate(&function.result, &Scope::with(bound)).map_err(|mut diagnostics| {
-            for diagnostic in &mut diagnostics {
-                if !diagnostic.message.contains("(called as ") {
-                    diagnostic.message = format!("{} (called as {})", diagnostic.message, call.name);
-                }
-            }
-            diagnostics
-        })
-    }
-
-    /// The first argument that can be evaluated.
-    fn call_try(&self, call: &Call, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        let mut reasons = Vec::new();
-        for argument in &call.arguments {
-            match self.evaluate(argument, scope) {
-                Ok(value) => return Ok(value),
-                Err(diagnostics) if diagnostics.iter().any(|diagnostic| diagnostic.fatal) => return Err(diagnostics),
-                Err(diagnostics) => reasons.extend(diagnostics),
-            }
-        }
-        if reasons.is_empty() {
-            return Err(vec![Diagnostic::new(span, "try: at least one argument is required")]);
-        }
-        let reasons: Vec<String> = reasons.into_iter().map(|diagnostic| diagnostic.message).collect();
-        Err(vec![Diagnostic::new(span, format!("try: no argument could be evaluated: {}", reasons.join("; ")))])
-    }
-
-    fn call_can(&self, call: &Call, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        Self::check_count(call, span, call.arguments.len(), &["expression"], false)?;
-        match call.arguments.first().map(|argument| self.evaluate(argument, scope)) {
-            Some(Err(diagnostics)) if diagnostics.iter().any(|diagnostic| diagnostic.fatal) => Err(diagnostics),
-            outcome => Ok(Value::Bool(matches!(outcome, Some(Ok(_))))),
-        }
-    }
-
-    fn call_convert(&self, call: &Call, span: Span, scope: &Scope<'_>) -> Result<Value, Diagnostics> {
-        Self::check_count(call, span, call.arguments.len(), &["value", "type"], false)?;
-        let [value, wanted] = &call.arguments[..] else { return Ok(Value::null()) };
-        let (given, wanted) = gather2(self.evaluate(value, scope), type_expression::type_of(wanted))?;
-        convert(&given, &wanted)
-            .map_err(|error| vec![Diagnostic::new(value.span, format!("argument \"value\" of convert: {error}"))])
-    }
-}
-
-fn argument(value: &Value, parameter: Parameter) -> Result<Value, String> {
-    if value.is_null() && parameter.accepts != Accepts::AnyOrNull {
-        return Err(String::from("must not be null"));
-    }
-    convert(value, &parameter.accepts.wanted()).map_err(|error| error.to_string())
 }
 
 fn key_text(value: &Value, span: Span) -> Result<Rc<str>, Diagnostics> {
@@ -574,7 +383,10 @@ fn key_text(value: &Value, span: Span) -> Result<Rc<str>, Diagnostics> {
     match convert(value, &Type::String) {
         Ok(Value::String(name)) => Ok(name),
         Ok(_) => Err(vec![Diagnostic::new(span, "the value cannot be a key")]),
-        Err(error) => Err(vec![Diagnostic::new(span, format!("the value cannot be a key: {error}"))]),
+        Err(error) => Err(vec![Diagnostic::new(
+            span,
+            format!("the value cannot be a key: {error}"),
+        )]),
     }
 }
 
@@ -602,7 +414,11 @@ fn gather<T>(results: impl Iterator<Item = Result<T, Diagnostics>>) -> Result<Ve
             break;
         }
     }
-    if diagnostics.is_empty() { Ok(values) } else { Err(diagnostics) }
+    if diagnostics.is_empty() {
+        Ok(values)
+    } else {
+        Err(diagnostics)
+    }
 }
 
 fn gather2<A, B>(left: Result<A, Diagnostics>, right: Result<B, Diagnostics>) -> Result<(A, B), Diagnostics> {

@@ -29,9 +29,17 @@ pub(crate) fn parse_body(file: u32, text: &str, shapes: &[BlockShape]) -> Result
             return Err(vec![Diagnostic::new(span, format!("syntax error: {}", error.message))]);
         }
     };
-    let mut reader = Reader { file, text, diagnostics: Vec::new() };
+    let mut reader = Reader {
+        file,
+        text,
+        diagnostics: Vec::new(),
+    };
     let body = reader.body(&node, shapes);
-    if reader.diagnostics.is_empty() { Ok(body) } else { Err(reader.diagnostics) }
+    if reader.diagnostics.is_empty() {
+        Ok(body)
+    } else {
+        Err(reader.diagnostics)
+    }
 }
 
 struct Reader<'t> {
@@ -66,7 +74,10 @@ impl Reader<'_> {
                 all
             }
             _ => {
-                self.complain(&node.span, format!("an object or an array of objects is required here, with {what}"));
+                self.complain(
+                    &node.span,
+                    format!("an object or an array of objects is required here, with {what}"),
+                );
                 Vec::new()
             }
         }
@@ -79,11 +90,20 @@ impl Reader<'_> {
                 continue;
             }
             if let Some(shape) = shapes.iter().find(|shape| shape.kind == property.name) {
-                self.blocks(&property.value, shape, &mut Vec::new(), &property.name_span, &mut body.blocks);
+                self.blocks(
+                    &property.value,
+                    shape,
+                    &mut Vec::new(),
+                    &property.name_span,
+                    &mut body.blocks,
+                );
                 continue;
             }
             if body.attribute(&property.name).is_some() {
-                self.complain(&property.name_span, format!("attribute `{}` is set twice", property.name));
+                self.complain(
+                    &property.name_span,
+                    format!("attribute `{}` is set twice", property.name),
+                );
                 continue;
             }
             body.attributes.push(Attribute {
@@ -118,7 +138,12 @@ impl Reader<'_> {
         let span = labels.last().map_or_else(|| self.span(name), |(_, span)| *span);
         let mut add = |reader: &mut Self, node: &JsonNode| {
             let body = Rc::new(reader.body(node, shape.inner));
-            blocks.push(Block { kind: Rc::from(shape.kind), labels: labels.clone(), body, span });
+            blocks.push(Block {
+                kind: Rc::from(shape.kind),
+                labels: labels.clone(),
+                body,
+                span,
+            });
         };
         match &node.value {
             JsonValue::Null => {}
@@ -126,7 +151,10 @@ impl Reader<'_> {
             JsonValue::Array(items) => items.iter().for_each(|item| add(self, item)),
             _ => self.complain(
                 &node.span,
-                format!("an object or an array of objects is required here, the content of a `{}`", shape.kind),
+                format!(
+                    "an object or an array of objects is required here, the content of a `{}`",
+                    shape.kind
+                ),
             ),
         }
     }

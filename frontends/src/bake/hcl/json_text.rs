@@ -63,7 +63,10 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     fn fail<T>(&self, message: impl Into<String>) -> Result<T, JsonSyntaxError> {
-        Err(JsonSyntaxError { at: self.at, message: message.into() })
+        Err(JsonSyntaxError {
+            at: self.at,
+            message: message.into(),
+        })
     }
 
     fn peek(&self) -> Option<u8> {
@@ -87,7 +90,10 @@ impl Reader<'_> {
             Some(b'-' | b'0'..=b'9') => JsonValue::Number(self.number()?),
             Some(_) => self.keyword()?,
         };
-        Ok(JsonNode { value, span: start..self.at })
+        Ok(JsonNode {
+            value,
+            span: start..self.at,
+        })
     }
 
     fn nested(
@@ -161,9 +167,11 @@ impl Reader<'_> {
 
     fn keyword(&mut self) -> Result<JsonValue, JsonSyntaxError> {
         let rest = &self.text[self.at..];
-        for (word, value) in
-            [("null", JsonValue::Null), ("true", JsonValue::Bool(true)), ("false", JsonValue::Bool(false))]
-        {
+        for (word, value) in [
+            ("null", JsonValue::Null),
+            ("true", JsonValue::Bool(true)),
+            ("false", JsonValue::Bool(false)),
+        ] {
             if rest.starts_with(word) && !rest[word.len()..].starts_with(|next: char| next.is_alphanumeric()) {
                 self.at += word.len();
                 return Ok(value);
@@ -177,7 +185,11 @@ impl Reader<'_> {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if self.at == start { self.fail("expected a digit") } else { Ok(()) }
+        if self.at == start {
+            self.fail("expected a digit")
+        } else {
+            Ok(())
+        }
     }
 
     fn number(&mut self) -> Result<String, JsonSyntaxError> {
@@ -263,7 +275,10 @@ impl Reader<'_> {
     }
 
     fn hex(&mut self) -> Result<u32, JsonSyntaxError> {
-        let digits = self.text.get(self.at..self.at + 4).filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = self
+            .text
+            .get(self.at..self.at + 4)
+            .filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         match digits.map(|digits| u32::from_str_radix(digits, 16)) {
             Some(Ok(code)) => {
                 self.at += 4;

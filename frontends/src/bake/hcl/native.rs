@@ -32,7 +32,11 @@ pub(crate) fn parse_body(file: u32, text: &str) -> Result<Body, Diagnostics> {
         Ok(body) => {
             let mut lowering = Lowering::new(file, &marked, 0);
             let body = lowering.body(&body);
-            if lowering.diagnostics.is_empty() { Ok(body) } else { Err(lowering.diagnostics) }
+            if lowering.diagnostics.is_empty() {
+                Ok(body)
+            } else {
+                Err(lowering.diagnostics)
+            }
         }
         Err(error) => Err(vec![syntax_error(file, &marked, 0, &error)]),
     }
@@ -68,7 +72,10 @@ pub(crate) fn parse_expression(file: u32, base: usize, text: &str) -> Option<Exp
 
 fn syntax_error(file: u32, marked: &Marked, base: usize, error: &hcl_edit::parser::Error) -> Diagnostic {
     let at = base + marked.original(error.location().offset());
-    Diagnostic::new(Span::new(file, at, at + 1), format!("syntax error: {}", error.message()))
+    Diagnostic::new(
+        Span::new(file, at, at + 1),
+        format!("syntax error: {}", error.message()),
+    )
 }
 
 /// The state of turning one parsed text into expressions.
@@ -81,7 +88,12 @@ pub(super) struct Lowering<'t> {
 
 impl<'t> Lowering<'t> {
     fn new(file: u32, marked: &'t Marked, base: usize) -> Lowering<'t> {
-        Lowering { file, marked, base, diagnostics: Vec::new() }
+        Lowering {
+            file,
+            marked,
+            base,
+            diagnostics: Vec::new(),
+        }
     }
 
     pub(super) fn span(&self, node: &impl TreeSpan) -> Span {
@@ -118,7 +130,12 @@ impl<'t> Lowering<'t> {
                         labels.push((Rc::from(label.as_str()), label_span));
                     }
                     let body = Rc::new(self.body(&block.body));
-                    lowered.blocks.push(Block { kind: Rc::from(block.ident.as_str()), labels, body, span });
+                    lowered.blocks.push(Block {
+                        kind: Rc::from(block.ident.as_str()),
+                        labels,
+                        body,
+                        span,
+                    });
                 }
             }
         }
@@ -140,16 +157,26 @@ impl<'t> Lowering<'t> {
                 return lower_template(self, template, Quoting::Quoted, span);
             }
             tree::Expression::HeredocTemplate(heredoc) => {
-                let text = heredoc.span().and_then(|range| self.marked.text.get(range)).unwrap_or("");
-                let quoting = if text.starts_with("<<-") { Quoting::FlushHeredoc } else { Quoting::Heredoc };
+                let text = heredoc
+                    .span()
+                    .and_then(|range| self.marked.text.get(range))
+                    .unwrap_or("");
+                let quoting = if text.starts_with("<<-") {
+                    Quoting::FlushHeredoc
+                } else {
+                    Quoting::Heredoc
+                };
                 return lower_template(self, &heredoc.template, quoting, span);
             }
             tree::Expression::Array(array) => {
                 Kind::Tuple(array.iter().map(|element| self.expression(element)).collect())
             }
-            tree::Expression::Object(object) => {
-                Kind::Object(object.iter().map(|(key, value)| (self.key(key), self.expression(value.expr()))).collect())
-            }
+            tree::Expression::Object(object) => Kind::Object(
+                object
+                    .iter()
+                    .map(|(key, value)| (self.key(key), self.expression(value.expr())))
+                    .collect(),
+            ),
             tree::Expression::Parenthesis(inner) => Kind::Parentheses(Box::new(self.expression(inner.inner()))),
             tree::Expression::Variable(name) => Kind::Variable(self.name(name), Vec::new()),
             tree::Expression::Conditional(conditional) => Kind::Conditional(Box::new([
@@ -168,7 +195,10 @@ impl<'t> Lowering<'t> {
             }
             tree::Expression::BinaryOp(operation) => Kind::Binary(
                 binary_operator(*operation.operator),
-                Box::new([self.expression(&operation.lhs_expr), self.expression(&operation.rhs_expr)]),
+                Box::new([
+                    self.expression(&operation.lhs_expr),
+                    self.expression(&operation.rhs_expr),
+                ]),
             ),
             tree::Expression::ForExpr(for_expression) => self.for_expression(for_expression),
         };
@@ -193,7 +223,10 @@ impl<'t> Lowering<'t> {
     }
 
     fn number(&mut self, number: &hcl_edit::Formatted<hcl_edit::Number>, span: Span) -> Kind {
-        let source = number.span().and_then(|range| self.marked.text.get(range)).unwrap_or("");
+        let source = number
+            .span()
+            .and_then(|range| self.marked.text.get(range))
+            .unwrap_or("");
         let text: String = source.chars().filter(|char| !char.is_whitespace()).collect();
         // A sign belongs to the literal for hcl-edit only; a comment may stand between.
         let digits = text.rfind(|char: char| matches!(char, '-' | '/') && !text.contains('e') && !text.contains('E'));
@@ -257,7 +290,10 @@ impl<'t> Lowering<'t> {
             collection: self.expression(&expression.intro.collection_expr),
             key: expression.key_expr.as_ref().map(|key| self.expression(key)),
             value: self.expression(&expression.value_expr),
-            condition: expression.cond.as_ref().map(|condition| self.expression(&condition.expr)),
+            condition: expression
+                .cond
+                .as_ref()
+                .map(|condition| self.expression(&condition.expr)),
             group: expression.grouping,
         }))
     }
@@ -304,13 +340,27 @@ impl<'t> Lowering<'t> {
                     current = add_step(current, Step { kind, span });
                 }
                 tree::TraversalOperator::LegacyIndex(index) => {
-                    let number = Number::parse(&index.to_string()).and_then(Result::ok).unwrap_or_else(Number::zero);
-                    current = add_step(current, Step { kind: StepKind::Index(Value::number(number)), span });
+                    let number = Number::parse(&index.to_string())
+                        .and_then(Result::ok)
+                        .unwrap_or_else(Number::zero);
+                    current = add_step(
+                        current,
+                        Step {
+                            kind: StepKind::Index(Value::number(number)),
+                            span,
+                        },
+                    );
                 }
                 tree::TraversalOperator::Index(key) => {
                     let key = self.expression(key);
                     current = match key.kind {
-                        Kind::Literal(value) => add_step(current, Step { kind: StepKind::Index(value), span }),
+                        Kind::Literal(value) => add_step(
+                            current,
+                            Step {
+                                kind: StepKind::Index(value),
+                                span,
+                            },
+                        ),
                         _ => {
                             let whole = current.span.to(span);
                             Expression::new(Kind::Index(Box::new(current), Box::new(key)), whole)

@@ -50,8 +50,12 @@ pub(super) fn binary(
             let (left_span, right_span) = (left.expression.span, right.expression.span);
             let (left, right) = both(left.converted(&Type::Number), right.converted(&Type::Number))?;
             let (left, right) = both(number_of(&left, left_span), number_of(&right, right_span))?;
-            numeric(operator, &left, &right)
-                .map_err(|error| vec![Diagnostic::new(span, format!("operator {}: {error}", operator.symbol()))])
+            numeric(operator, &left, &right).map_err(|error| {
+                vec![Diagnostic::new(
+                    span,
+                    format!("operator {}: {error}", operator.symbol()),
+                )]
+            })
         }
     }
 }
@@ -68,7 +72,10 @@ fn both<T>(left: Result<T, Diagnostics>, right: Result<T, Diagnostics>) -> Resul
 }
 
 fn number_of(value: &Value, span: Span) -> Result<Number, Diagnostics> {
-    value.as_number().cloned().ok_or_else(|| vec![Diagnostic::new(span, "null cannot be calculated with")])
+    value
+        .as_number()
+        .cloned()
+        .ok_or_else(|| vec![Diagnostic::new(span, "null cannot be calculated with")])
 }
 
 fn numeric(operator: BinaryOperator, left: &Number, right: &Number) -> Result<Value, NumberError> {
@@ -87,19 +94,18 @@ fn numeric(operator: BinaryOperator, left: &Number, right: &Number) -> Result<Va
 }
 
 /// Either side can decide alone, and then hides what went wrong with the other.
-fn logical(
-    operator: BinaryOperator,
-    left: Operand<'_>,
-    right: Operand<'_>,
-    span: Span,
-) -> Result<Value, Diagnostics> {
+fn logical(operator: BinaryOperator, left: Operand<'_>, right: Operand<'_>, span: Span) -> Result<Value, Diagnostics> {
     let decides = operator == BinaryOperator::Or;
     let has_fatal = |side: &Result<Value, Diagnostics>| {
-        side.as_ref().is_err_and(|diagnostics| diagnostics.iter().any(|diagnostic| diagnostic.fatal))
+        side.as_ref()
+            .is_err_and(|diagnostics| diagnostics.iter().any(|diagnostic| diagnostic.fatal))
     };
     // A value of the wrong type is an error even where the other side decides.
     let mistyped = |operand: &Operand<'_>| {
-        operand.value.as_ref().is_ok_and(|value| convert(value, &Type::Bool).is_err())
+        operand
+            .value
+            .as_ref()
+            .is_ok_and(|value| convert(value, &Type::Bool).is_err())
     };
     if mistyped(&left) || mistyped(&right) {
         both(left.converted(&Type::Bool), right.converted(&Type::Bool))?;

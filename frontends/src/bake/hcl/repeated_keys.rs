@@ -26,13 +26,20 @@ impl Marked {
 
     /// A key as it was written.
     pub(crate) fn strip<'t>(&self, key: &'t str) -> &'t str {
-        if self.inserted.is_empty() { key } else { key.trim_end_matches(MARK) }
+        if self.inserted.is_empty() {
+            key
+        } else {
+            key.trim_end_matches(MARK)
+        }
     }
 }
 
 /// Parses with `parse`, marking repeated keys until nothing else stands in the way.
 pub(crate) fn parse_marked<T>(text: &str, parse: impl Fn(&str) -> Result<T, Error>) -> (Marked, Result<T, Error>) {
-    let mut marked = Marked { text: String::from(text), inserted: Vec::new() };
+    let mut marked = Marked {
+        text: String::from(text),
+        inserted: Vec::new(),
+    };
     loop {
         let error = match parse(&marked.text) {
             Ok(parsed) => return (marked, Ok(parsed)),
@@ -74,7 +81,12 @@ fn key_end(text: &str, start: usize) -> Option<usize> {
         }
         return None;
     }
-    let length = rest.find(|char: char| !(char == '_' || char == '-' || char.is_alphanumeric())).unwrap_or(rest.len());
-    let is_name = rest.chars().next().is_some_and(|first| first == '_' || first.is_alphabetic());
+    let length = rest
+        .find(|char: char| !(char == '_' || char == '-' || char.is_alphanumeric()))
+        .unwrap_or(rest.len());
+    let is_name = rest
+        .chars()
+        .next()
+        .is_some_and(|first| first == '_' || first.is_alphabetic());
     (is_name && length > 0).then_some(start + length)
 }

@@ -20,16 +20,28 @@ impl<'p> Scope<'p> {
 
     /// Sees these names and the globals.
     pub(crate) fn with(names: Vec<(Rc<str>, Value)>) -> Scope<'static> {
-        Scope { names, splat_item: None, parent: None }
+        Scope {
+            names,
+            splat_item: None,
+            parent: None,
+        }
     }
 
     /// Sees these names before those of this scope.
     pub(crate) fn child(&'p self, names: Vec<(Rc<str>, Value)>) -> Scope<'p> {
-        Scope { names, splat_item: None, parent: Some(self) }
+        Scope {
+            names,
+            splat_item: None,
+            parent: Some(self),
+        }
     }
 
     pub(crate) fn child_splat(&'p self, item: Value) -> Scope<'p> {
-        Scope { names: Vec::new(), splat_item: Some(item), parent: Some(self) }
+        Scope {
+            names: Vec::new(),
+            splat_item: Some(item),
+            parent: Some(self),
+        }
     }
 
     pub(crate) fn lookup(&self, name: &str) -> Option<Value> {

@@ -34,10 +34,10 @@ enum Token {
     Text(String, Span),
     Value(Expression),
     If(Expression, Span),
-    Else(Span),
-    EndIf(Span),
+    Else,
+    EndIf,
     For(Box<ForHead>, Span),
-    EndFor(Span),
+    EndFor,
 }
 
 struct ForHead {
@@ -52,7 +52,12 @@ pub(super) fn lower_template(
     quoting: Quoting,
     span: Span,
 ) -> Expression {
-    let mut flat = Flat { lowering, quoting, tokens: Vec::new(), trim_next: false };
+    let mut flat = Flat {
+        lowering,
+        quoting,
+        tokens: Vec::new(),
+        trim_next: false,
+    };
     flat.template(template);
     let mut tokens = flat.tokens;
     if quoting == Quoting::FlushHeredoc {
@@ -63,11 +68,18 @@ pub(super) fn lower_template(
     {
         return Expression::new(Kind::Interpolation(Box::new(value)), span);
     }
-    let mut builder = Builder { tokens: tokens.into_iter().peekable() };
+    let mut builder = Builder {
+        tokens: tokens.into_iter().peekable(),
+    };
     let parts = builder.parts();
     match &parts[..] {
         [] => Expression::new(Kind::Literal(Value::string("")), span),
-        [Expression { kind: Kind::Literal(value), .. }] => Expression::new(Kind::Literal(value.clone()), span),
+        [
+            Expression {
+                kind: Kind::Literal(value),
+                ..
+            },
+        ] => Expression::new(Kind::Literal(value.clone()), span),
         _ => Expression::new(Kind::Template(parts), span),
     }
 }
@@ -102,10 +114,10 @@ impl Flat<'_, '_> {
                 self.sequence(directive.if_expr.strip, Token::If(condition, span));
                 self.template(&directive.if_expr.template);
                 if let Some(otherwise) = &directive.else_expr {
-                    self.sequence(otherwise.strip, Token::Else(span));
+                    self.sequence(otherwise.strip, Token::Else);
                     self.template(&otherwise.template);
                 }
-                self.sequence(directive.endif_expr.strip, Token::EndIf(span));
+                self.sequence(directive.endif_expr.strip, Token::EndIf);
             }
             Directive::For(directive) => {
                 let span = self.lowering.span(directive);
@@ -117,7 +129,7 @@ impl Flat<'_, '_> {
                 };
                 self.sequence(head.strip, Token::For(Box::new(lowered), span));
                 self.template(&head.template);
-                self.sequence(directive.endfor_expr.strip, Token::EndFor(span));
+                self.sequence(directive.endfor_expr.strip, Token::EndFor);
             }
         }
     }
@@ -152,10 +164,17 @@ impl Flat<'_, '_> {
             source.replace("$${", "${").replace("%%{", "%{")
         };
         // Outside of quotes each line is a piece of its own for trimming and indentation.
-        let pieces: Vec<&str> =
-            if self.quoting == Quoting::Quoted { vec![&text] } else { text.split_inclusive('\n').collect() };
+        let pieces: Vec<&str> = if self.quoting == Quoting::Quoted {
+            vec![&text]
+        } else {
+            text.split_inclusive('\n').collect()
+        };
         for piece in pieces {
-            let piece = if std::mem::take(&mut self.trim_next) { piece.trim_start() } else { piece };
+            let piece = if std::mem::take(&mut self.trim_next) {
+                piece.trim_start()
+            } else {
+                piece
+            };
             self.tokens.push(Token::Text(String::from(piece), span));
         }
     }
@@ -173,7 +192,9 @@ fn unescape(source: &str) -> Result<String, (usize, &'static str)> {
             }
             '\n' => return Err((at, "a quoted string cannot span lines; use \\n, or a heredoc (<<EOF)")),
             '\\' => {
-                let Some((_, letter)) = chars.next() else { return Err((at, "invalid escape sequence")) };
+                let Some((_, letter)) = chars.next() else {
+                    return Err((at, "invalid escape sequence"));
+                };
                 let digits = match letter {
                     'n' => {
                         text.push('\n');
@@ -193,9 +214,16 @@ fn unescape(source: &str) -> Result<String, (usize, &'static str)> {
                     }
                     'u' => 4,
                     'U' => 8,
-                    _ => return Err((at, "invalid escape sequence; known are \\n \\r \\t \\\" \\\\ \\uXXXX \\UXXXXXXXX")),
+                    _ => {
+                        return Err((
+                            at,
+                            "invalid escape sequence; known are \\n \\r \\t \\\" \\\\ \\uXXXX \\UXXXXXXXX",
+                        ));
+                    }
                 };
-                let code = source.get(at + 2..at + 2 + digits).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                let code = source
+                    .get(at + 2..at + 2 + digits)
+                    .and_then(|hex| u32::from_str_radix(hex, 16).ok());
                 match code.and_then(char::from_u32) {
                     Some(char) => text.push(char),
                     None => return Err((at, "invalid unicode escape sequence")),
@@ -247,10 +275,17 @@ impl Builder {
     /// Expressions up to the directive that closes this level. The tree was balanced, so the tokens are.
     fn parts(&mut self) -> Vec<Expression> {
         let mut parts: Vec<Expression> = Vec::new();
-        while let Some(token) = self.tokens.next_if(|token| !matches!(token, Token::Else(_) | Token::EndIf(_) | Token::EndFor(_))) {
+        while let Some(token) = self
+            .tokens
+            .next_if(|token| !matches!(token, Token::Else | Token::EndIf | Token::EndFor))
+        {
             match token {
                 Token::Text(text, span) => {
-                    if let Some(Expression { kind: Kind::Literal(Value::String(before)), span: whole }) = parts.last_mut() {
+                    if let Some(Expression {
+                        kind: Kind::Literal(Value::String(before)),
+                        span: whole,
+                    }) = parts.last_mut()
+                    {
                         *before = crate::bake::value::normalize(&format!("{before}{text}"));
                         *whole = whole.to(span);
                     } else {
@@ -264,17 +299,17 @@ impl Builder {
                 }
                 Token::If(condition, span) => {
                     let yes = template_of(self.parts(), span);
-                    let no = if self.tokens.next_if(|token| matches!(token, Token::Else(_))).is_some() {
+                    let no = if self.tokens.next_if(|token| matches!(token, Token::Else)).is_some() {
                         template_of(self.parts(), span)
                     } else {
                         template_of(Vec::new(), span)
                     };
-                    self.tokens.next_if(|token| matches!(token, Token::EndIf(_)));
+                    self.tokens.next_if(|token| matches!(token, Token::EndIf));
                     parts.push(Expression::new(Kind::Conditional(Box::new([condition, yes, no])), span));
                 }
                 Token::For(head, span) => {
                     let value = template_of(self.parts(), span);
-                    self.tokens.next_if(|token| matches!(token, Token::EndFor(_)));
+                    self.tokens.next_if(|token| matches!(token, Token::EndFor));
                     let tuple = For {
                         key_name: head.key_name,
                         value_name: head.value_name,
@@ -287,7 +322,7 @@ impl Builder {
                     let tuple = Expression::new(Kind::For(Box::new(tuple)), span);
                     parts.push(Expression::new(Kind::Join(Box::new(tuple)), span));
                 }
-                Token::Else(_) | Token::EndIf(_) | Token::EndFor(_) => {}
+                Token::Else | Token::EndIf | Token::EndFor => {}
             }
         }
         parts

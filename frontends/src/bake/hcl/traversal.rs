@@ -23,7 +23,10 @@ pub(crate) fn attribute(value: &Value, name: &str) -> Result<Value, String> {
         Value::List(Type::Object(_), _) | Value::Set(Type::Object(_), _) => Err(format!(
             "a list has no attribute {name:?}; choose an element, or take the attribute of all with [*].{name}"
         )),
-        other => Err(format!("a {} has no attributes, so there is no {name:?} in it", other.type_of())),
+        other => Err(format!(
+            "a {} has no attributes, so there is no {name:?} in it",
+            other.type_of()
+        )),
     }
 }
 
@@ -66,7 +69,11 @@ pub(crate) fn index(value: &Value, key: &Value) -> Result<Value, String> {
             }
             let position = number.to_i64().and_then(|at| usize::try_from(at).ok());
             position.and_then(|at| values.get(at)).cloned().ok_or_else(|| {
-                format!("invalid index: {} is beyond the end, there are {} elements", number.to_text(), values.len())
+                format!(
+                    "invalid index: {} is beyond the end, there are {} elements",
+                    number.to_text(),
+                    values.len()
+                )
             })
         }
         Value::Map(_, members) | Value::Object(members) => {
@@ -77,7 +84,10 @@ pub(crate) fn index(value: &Value, key: &Value) -> Result<Value, String> {
             };
             members.get(&name).cloned().ok_or_else(|| {
                 let names = members.keys().map(|key| &**key);
-                format!("invalid index: there is no element with the key {name:?}{}", hint(&name, names))
+                format!(
+                    "invalid index: there is no element with the key {name:?}{}",
+                    hint(&name, names)
+                )
             })
         }
         Value::Set(..) => Err(String::from("the elements of a set have no index")),

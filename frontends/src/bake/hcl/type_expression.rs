@@ -27,9 +27,13 @@ pub(crate) fn type_of(expression: &Expression) -> Result<Type, Diagnostics> {
             "bool" => Ok(Type::Bool),
             "any" => Ok(Type::Dynamic),
             "list" | "set" | "map" => complain(format!("type {keyword} needs its element type: {keyword}(string)")),
-            "object" => complain(String::from("type object needs its attributes: object({ name = string })")),
+            "object" => complain(String::from(
+                "type object needs its attributes: object({ name = string })",
+            )),
             "tuple" => complain(String::from("type tuple needs its elements: tuple([string, number])")),
-            _ => complain(format!("{keyword:?} is not a type; there are string, number, bool, any, list, set, map, object and tuple")),
+            _ => complain(format!(
+                "{keyword:?} is not a type; there are string, number, bool, any, list, set, map, object and tuple"
+            )),
         };
     }
     let Kind::Call(call) = &expression.kind else {
@@ -42,7 +46,9 @@ pub(crate) fn type_of(expression: &Expression) -> Result<Type, Diagnostics> {
         return complain(format!("type {name} takes no arguments"));
     }
     if !matches!(name, "list" | "set" | "map" | "object" | "tuple") {
-        return complain(format!("{name:?} is not a type constructor; there are list, set, map, object and tuple"));
+        return complain(format!(
+            "{name:?} is not a type constructor; there are list, set, map, object and tuple"
+        ));
     }
     let [argument] = &call.arguments[..] else {
         return complain(format!("type {name} takes one argument, not {}", call.arguments.len()));
@@ -53,7 +59,9 @@ pub(crate) fn type_of(expression: &Expression) -> Result<Type, Diagnostics> {
         "map" => Ok(Type::map(type_of(argument)?)),
         "tuple" => {
             let Kind::Tuple(elements) = &argument.kind else {
-                return complain(String::from("type tuple takes a list of types: tuple([string, number])"));
+                return complain(String::from(
+                    "type tuple takes a list of types: tuple([string, number])",
+                ));
             };
             let types: Result<Rc<[Type]>, Diagnostics> = elements.iter().map(type_of).collect();
             Ok(Type::Tuple(types?))
@@ -65,7 +73,9 @@ pub(crate) fn type_of(expression: &Expression) -> Result<Type, Diagnostics> {
 fn object(argument: &Expression) -> Result<Type, Diagnostics> {
     let complain = |message: String| Err(vec![Diagnostic::new(argument.span, message)]);
     let Kind::Object(items) = &argument.kind else {
-        return complain(String::from("type object takes its attributes: object({ name = string })"));
+        return complain(String::from(
+            "type object takes its attributes: object({ name = string })",
+        ));
     };
     let mut object = ObjectType::default();
     for (key, value) in items {

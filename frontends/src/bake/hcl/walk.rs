@@ -22,7 +22,10 @@ pub(crate) struct Uses<'e> {
 
 /// Names bound inside (by `for`) are left out.
 pub(crate) fn collect(expression: &Expression) -> Uses<'_> {
-    let mut walker = Walker { uses: Uses::default(), bound: Vec::new() };
+    let mut walker = Walker {
+        uses: Uses::default(),
+        bound: Vec::new(),
+    };
     walker.visit(expression);
     walker.uses
 }
@@ -45,7 +48,11 @@ impl<'e> Walker<'e> {
             | Kind::Json(_, inner) => self.visit(inner),
             Kind::Variable(name, steps) => {
                 if !self.bound.contains(&name) {
-                    self.uses.references.push(Reference { name, steps, span: expression.span });
+                    self.uses.references.push(Reference {
+                        name,
+                        steps,
+                        span: expression.span,
+                    });
                 }
             }
             Kind::Index(collection, key) => {
@@ -59,8 +66,15 @@ impl<'e> Walker<'e> {
             Kind::Call(call) => {
                 self.uses.functions.push((&call.name, call.name_span));
                 // The second argument of `convert` is a type, whose keywords are no variables.
-                let values = if &*call.name == "convert" { 1 } else { call.arguments.len() };
-                call.arguments.iter().take(values).for_each(|argument| self.visit(argument));
+                let values = if &*call.name == "convert" {
+                    1
+                } else {
+                    call.arguments.len()
+                };
+                call.arguments
+                    .iter()
+                    .take(values)
+                    .for_each(|argument| self.visit(argument));
             }
             Kind::Conditional(parts) => parts.iter().for_each(|part| self.visit(part)),
             Kind::Binary(_, operands) => operands.iter().for_each(|operand| self.visit(operand)),
@@ -77,7 +91,12 @@ impl<'e> Walker<'e> {
                 let outer = self.bound.len();
                 self.bound.extend(iteration.key_name.iter());
                 self.bound.push(&iteration.value_name);
-                for part in iteration.key.iter().chain([&iteration.value]).chain(iteration.condition.iter()) {
+                for part in iteration
+                    .key
+                    .iter()
+                    .chain([&iteration.value])
+                    .chain(iteration.condition.iter())
+                {
                     self.visit(part);
                 }
                 self.bound.truncate(outer);

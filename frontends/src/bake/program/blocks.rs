@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use super::decode::{self, GROUP_ATTRIBUTES, TARGET_ATTRIBUTES};
+use super::encode;
 use super::{Config, Program, Progress, settle};
 use crate::bake::hcl::ast::{Block, Expression, Kind, StepKind};
 use crate::bake::model::{Group, Target};
-use crate::bake::paths::parent;
-use crate::bake::remote::is_remote_url;
+use crate::bake::rebase::folder_of;
 use crate::bake::source::{Diagnostic, Diagnostics, Sources, Span};
 use crate::bake::value::{Type, Value, convert};
 
@@ -41,16 +41,23 @@ pub(super) fn kind_of(name: &str) -> Option<&'static str> {
 
 /// Whether a name can be given to a target or group.
 pub(crate) fn is_valid_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 fn check_name(name: &str, span: Span) -> Result<(), Diagnostics> {
     if is_valid_name(name) {
         return Ok(());
     }
-    let message = format!("invalid name {name:?}: only letters, digits, underscores and hyphens are allowed (a-zA-Z0-9_-)");
+    let message =
+        format!("invalid name {name:?}: only letters, digits, underscores and hyphens are allowed (a-zA-Z0-9_-)");
     Err(vec![Diagnostic::new(span, message)])
 }
+
+/// One combination of the values of a matrix, by name.
+type Row = Vec<(Rc<str>, Value)>;
 
 impl Program<'_> {
     /// Evaluates the matrices and the names of all blocks.
@@ -63,7 +70,10 @@ impl Program<'_> {
                 Ok(instances) => {
                     let index = self.blocks.len();
                     for instance in &instances {
-                        self.by_name.entry((kind, instance.name.clone())).or_default().push(index);
+                        self.by_name
+                            .entry((kind, instance.name.clone()))
+                            .or_default()
+                            .push(index);
                     }
                     self.blocks.push(BlockState { block, kind, instances });
                 }
@@ -72,14 +82,21 @@ impl Program<'_> {
         }
         settle(diagnostics)?;
         for kind in ["target", "group"] {
-            let names = self.by_name.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone()).collect();
+            let names = self
+                .by_name
+                .keys()
+                .filter(|(of, _)| *of == kind)
+                .map(|(_, name)| name.clone())
+                .collect();
             self.evaluator.set_block_names(kind, names);
         }
         Ok(())
     }
 
     fn instances(&self, block: &Block, kind: &'static str) -> Result<Vec<Instance>, Diagnostics> {
-        let [(label, label_span)] = &block.labels[..] else { return Ok(Vec::new()) };
+        let [(label, label_span)] = &block.labels[..] else {
+            return Ok(Vec::new());
+        };
         let (matrix, name) = (block.body.attribute("matrix"), block.body.attribute("name"));
         if kind == "group" {
             for (attribute, what) in [(matrix, "matrix"), (name, "name")] {
@@ -95,7 +112,10 @@ impl Program<'_> {
         };
         check_name(label, *label_span)?;
         if let (Some(attribute), None) = (name, matrix) {
-            return Err(vec![Diagnostic::new(attribute.name_span, "a name requires a matrix; otherwise the label is the name")]);
+            return Err(vec![Diagnostic::new(
+                attribute.name_span,
+                "a name requires a matrix; otherwise the label is the name",
+            )]);
         }
         let mut instances: Vec<Instance> = Vec::with_capacity(rows.len());
         let mut seen = HashSet::new();
@@ -115,32 +135,52 @@ impl Program<'_> {
                 None => label.clone(),
             };
             if !seen.insert(instance_name.clone()) {
-                let message = format!("duplicate name {instance_name:?}: every combination of the matrix needs a name of its own");
+                let message = format!(
+                    "duplicate name {instance_name:?}: every combination of the matrix needs a name of its own"
+                );
                 return Err(vec![Diagnostic::new(*label_span, message)]);
             }
             let output = match kind {
-                "target" => Output::Target(Box::new(Target { name: instance_name.to_string(), ..Target::default() })),
-                _ => Output::Group(Group { name: instance_name.to_string(), ..Group::default() }),
+                "target" => Output::Target(Box::new(Target {
+                    name: instance_name.to_string(),
+                    ..Target::default()
+                })),
+                _ => Output::Group(Group {
+                    name: instance_name.to_string(),
+                    ..Group::default()
+                }),
             };
             let (output, progress) = (RefCell::new(output), RefCell::default());
-            instances.push(Instance { name: instance_name, bound, output, progress });
+            instances.push(Instance {
+                name: instance_name,
+                bound,
+                output,
+                progress,
+            });
         }
         Ok(instances)
     }
 
     /// All combinations of the values of a matrix; the first name varies fastest.
-    fn matrix(&self, expression: &Expression) -> Result<Vec<Vec<(Rc<str>, Value)>>, Diagnostics> {
+    fn matrix(&self, expression: &Expression) -> Result<Vec<Row>, Diagnostics> {
         let complain = |message: String| Err(vec![Diagnostic::new(expression.span, message)]);
         let value = self.evaluate(expression, &[])?;
         let Some(axes) = value.as_members() else {
             return complain(format!("the matrix must be a map of lists, not a {}", value.type_of()));
         };
-        let mut rows: Vec<Vec<(Rc<str>, Value)>> = vec![Vec::new()];
+        let mut rows: Vec<Row> = vec![Vec::new()];
         for (name, axis) in axes {
             let Some(entries) = axis.entries() else {
-                return complain(format!("the values of {name:?} in the matrix must be a list, not a {}", axis.type_of()));
+                return complain(format!(
+                    "the values of {name:?} in the matrix must be a list, not a {}",
+                    axis.type_of()
+                ));
             };
-            if let Err(error) = self.evaluator.environment.charge_elements(rows.len().saturating_mul(entries.len())) {
+            if let Err(error) = self
+                .evaluator
+                .environment
+                .charge_elements(rows.len().saturating_mul(entries.len()))
+            {
                 return complain(error.to_string());
             }
             let mut longer = Vec::with_capacity(rows.len() * entries.len());
@@ -185,13 +225,18 @@ impl Program<'_> {
         name: &'static str,
         from: Span,
     ) -> Result<(), Diagnostics> {
-        let Some(attribute) = state.block.body.attribute(name) else { return Ok(()) };
+        let Some(attribute) = state.block.body.attribute(name) else {
+            return Ok(());
+        };
         let earlier = instance.progress.borrow().get(name).cloned();
         match earlier {
             Some(Progress::Done) => return Ok(()),
             Some(Progress::Failed(diagnostics)) => return Err(diagnostics),
             Some(Progress::Started) => {
-                let message = format!("{}.{}.{name} refers to itself; cycles are not allowed", state.kind, instance.name);
+                let message = format!(
+                    "{}.{}.{name} refers to itself; cycles are not allowed",
+                    state.kind, instance.name
+                );
                 return Err(vec![Diagnostic::fatal(Some(from), message)]);
             }
             None => {}
@@ -222,7 +267,9 @@ impl Program<'_> {
         from: Span,
     ) -> Result<(), Diagnostics> {
         // While blocks are being named there is none to refer to yet.
-        let Some(indexes) = self.by_name.get(&(kind, name.clone())) else { return Ok(()) };
+        let Some(indexes) = self.by_name.get(&(kind, name.clone())) else {
+            return Ok(());
+        };
         for &index in indexes {
             let Some(state) = self.blocks.get(index) else { continue };
             for instance in state.instances.iter().filter(|instance| instance.name == *name) {
@@ -232,7 +279,7 @@ impl Program<'_> {
                     }
                 }
                 // Of several blocks the last one is seen, without what it inherits.
-                let value = decode::to_value(&instance.output.borrow());
+                let value = encode::to_value(&instance.output.borrow());
                 self.evaluator.set_block(kind, name.clone(), value);
             }
         }
@@ -241,8 +288,12 @@ impl Program<'_> {
 
     /// Lays the evaluated blocks over the config: targets of one name are merged, groups replaced.
     pub(super) fn finish(self, config: &mut Config, sources: &Sources) {
-        let mut target_at: HashMap<String, usize> =
-            config.targets.iter().enumerate().map(|(at, target)| (target.name.clone(), at)).collect();
+        let mut target_at: HashMap<String, usize> = config
+            .targets
+            .iter()
+            .enumerate()
+            .map(|(at, target)| (target.name.clone(), at))
+            .collect();
         let mut group_at: HashMap<String, usize> = HashMap::new();
         for (at, group) in config.groups.iter().enumerate() {
             group_at.entry(group.name.clone()).or_insert(at);
@@ -250,7 +301,12 @@ impl Program<'_> {
         let mut renamed: Vec<(Rc<str>, Vec<String>)> = Vec::new();
         let mut renamed_at: BTreeMap<Rc<str>, usize> = BTreeMap::new();
         for state in self.blocks {
-            let label = state.block.labels.first().map(|(label, _)| label.clone()).unwrap_or_else(|| Rc::from(""));
+            let label = state
+                .block
+                .labels
+                .first()
+                .map(|(label, _)| label.clone())
+                .unwrap_or_else(|| Rc::from(""));
             for instance in state.instances {
                 if state.kind == "target" {
                     let at = *renamed_at.entry(label.clone()).or_insert_with(|| {
@@ -291,19 +347,26 @@ impl Program<'_> {
             if targets.len() == 1 && targets[0] == *label {
                 continue;
             }
-            config.groups.push(Group { name: label.to_string(), description: String::new(), targets });
+            config.groups.push(Group {
+                name: label.to_string(),
+                description: String::new(),
+                targets,
+            });
         }
     }
 }
 
 fn attributes(kind: &str) -> &'static [&'static str] {
-    if kind == "target" { TARGET_ATTRIBUTES } else { GROUP_ATTRIBUTES }
+    if kind == "target" {
+        TARGET_ATTRIBUTES
+    } else {
+        GROUP_ATTRIBUTES
+    }
 }
 
 /// Remembers which folder the paths of a target start from, should they be relative to their file.
 fn set_bases(target: &mut Target, block: &Block, sources: &Sources) {
-    let file = sources.name(block.span.file);
-    let base = if file.is_empty() || file == "-" || is_remote_url(file) { String::new() } else { parent(file) };
+    let base = folder_of(sources.name(block.span.file));
     target.bases.file = Some(base.clone());
     if let Some(attribute) = block.body.attribute("context") {
         target.bases.context = Some(base.clone());
@@ -318,7 +381,9 @@ fn set_bases(target: &mut Target, block: &Block, sources: &Sources) {
 
 /// The `x` of an expression that is just `target.x.context`.
 fn context_reference(expression: &Expression) -> Option<String> {
-    let Kind::Variable(root, steps) = &expression.kind else { return None };
+    let Kind::Variable(root, steps) = &expression.kind else {
+        return None;
+    };
     let [first, second] = &steps[..] else { return None };
     let name = match &first.kind {
         StepKind::Attribute(name) => name.to_string(),

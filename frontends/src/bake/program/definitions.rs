@@ -14,11 +14,27 @@ pub(crate) const SHAPES: &[BlockShape] = &[
     BlockShape {
         kind: "variable",
         labels: 1,
-        inner: &[BlockShape { kind: "validation", labels: 0, inner: &[] }],
+        inner: &[BlockShape {
+            kind: "validation",
+            labels: 0,
+            inner: &[],
+        }],
     },
-    BlockShape { kind: "function", labels: 1, inner: &[] },
-    BlockShape { kind: "group", labels: 1, inner: &[] },
-    BlockShape { kind: "target", labels: 1, inner: &[] },
+    BlockShape {
+        kind: "function",
+        labels: 1,
+        inner: &[],
+    },
+    BlockShape {
+        kind: "group",
+        labels: 1,
+        inner: &[],
+    },
+    BlockShape {
+        kind: "target",
+        labels: 1,
+        inner: &[],
+    },
 ];
 
 #[derive(Debug)]
@@ -81,7 +97,11 @@ impl Definitions {
 
     fn add(&mut self, block: Block, reserved: &HashSet<&str>) -> Result<(), Diagnostics> {
         let [(label, _)] = &block.labels[..] else {
-            let message = format!("a {} needs one label, its name; there are {}", block.kind, block.labels.len());
+            let message = format!(
+                "a {} needs one label, its name; there are {}",
+                block.kind,
+                block.labels.len()
+            );
             return Err(vec![Diagnostic::new(block.span, message)]);
         };
         let label = label.clone();
@@ -149,14 +169,28 @@ fn function(block: &Block) -> Result<FunctionDefinition, Diagnostics> {
 /// Refuses attributes and blocks that mean nothing here.
 fn only(block: &Block, names: &[&str]) -> Result<(), Diagnostics> {
     let mut diagnostics = Vec::new();
-    for attribute in block.body.attributes.iter().filter(|attribute| !names.contains(&&*attribute.name)) {
-        let message = format!("a {} has no attribute {:?}, there are {}", block.kind, attribute.name, names.join(", "));
+    for attribute in block
+        .body
+        .attributes
+        .iter()
+        .filter(|attribute| !names.contains(&&*attribute.name))
+    {
+        let message = format!(
+            "a {} has no attribute {:?}, there are {}",
+            block.kind,
+            attribute.name,
+            names.join(", ")
+        );
         diagnostics.push(Diagnostic::new(attribute.name_span, message));
     }
     for inner in &block.body.blocks {
         diagnostics.push(Diagnostic::new(inner.span, format!("a {} has no blocks", block.kind)));
     }
-    if diagnostics.is_empty() { Ok(()) } else { Err(diagnostics) }
+    if diagnostics.is_empty() {
+        Ok(())
+    } else {
+        Err(diagnostics)
+    }
 }
 
 /// A description says the same whatever the variables are.

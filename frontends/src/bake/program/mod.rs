@@ -9,6 +9,7 @@
 mod blocks;
 mod decode;
 mod definitions;
+mod encode;
 mod overrides;
 mod variables;
 
@@ -25,6 +26,7 @@ use super::model::{Group, Target};
 use super::source::{Diagnostic, Diagnostics, Sources, Span};
 use super::value::Value;
 use blocks::BlockState;
+pub(crate) use blocks::is_valid_name;
 pub(crate) use definitions::SHAPES;
 use definitions::{Definitions, FunctionDefinition};
 
@@ -104,7 +106,12 @@ impl<'h> Program<'h> {
         config: &mut Config,
         sources: &Sources,
     ) -> Result<Vec<Variable>, Diagnostics> {
-        let reserved: HashSet<&str> = inputs.builtins.iter().map(|(name, _)| *name).chain(["target", "group"]).collect();
+        let reserved: HashSet<&str> = inputs
+            .builtins
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(["target", "group"])
+            .collect();
         let definitions = Definitions::new(bodies, &reserved)?;
         let evaluator = Evaluator::new(inputs.environment);
         let mut program = Program {
@@ -156,7 +163,10 @@ impl<'h> Program<'h> {
                 Err(Unresolved::Failed(diagnostics)) => return Err(diagnostics),
                 Err(Unresolved::Undefined) if missing == Missing::Ignore => {}
                 Err(Unresolved::Undefined) => {
-                    return Err(vec![Diagnostic::new(span, format!("there is no function named {name:?}"))]);
+                    return Err(vec![Diagnostic::new(
+                        span,
+                        format!("there is no function named {name:?}"),
+                    )]);
                 }
             }
         }
@@ -167,7 +177,8 @@ impl<'h> Program<'h> {
             if let Some(kind) = blocks::kind_of(reference.name) {
                 let first = reference.steps.first().map(|step| &step.kind);
                 let Some(StepKind::Attribute(name)) = first else {
-                    let message = format!("{kind} is no value by itself; name one and an attribute, as in {kind}.app.tags");
+                    let message =
+                        format!("{kind} is no value by itself; name one and an attribute, as in {kind}.app.tags");
                     return Err(vec![Diagnostic::new(reference.span, message)]);
                 };
                 let attribute = reference.steps.get(1).and_then(|step| match &step.kind {
@@ -196,11 +207,14 @@ impl<'h> Program<'h> {
         if self.evaluator.has_function(name) {
             return Ok(());
         }
-        let Some(definition) = self.definitions.functions.get(name) else { return Err(Unresolved::Undefined) };
+        let Some(definition) = self.definitions.functions.get(name) else {
+            return Err(Unresolved::Undefined);
+        };
         let earlier = self.functions.borrow_mut().insert(name.clone(), Progress::Started);
         let outcome = match earlier {
             Some(Progress::Started) => {
-                let message = format!("function {name:?} calls itself, directly or through others; cycles are not allowed");
+                let message =
+                    format!("function {name:?} calls itself, directly or through others; cycles are not allowed");
                 Err(vec![Diagnostic::fatal(Some(definition.span), message)])
             }
             Some(Progress::Failed(diagnostics)) => Err(diagnostics),
@@ -222,22 +236,36 @@ impl<'h> Program<'h> {
             return complain(definition.span, format!("function {name:?} has no result"));
         };
         let Some(parameters) = &definition.parameters else {
-            return complain(definition.span, format!("function {name:?} has no params; write params = [] for none"));
+            return complain(
+                definition.span,
+                format!("function {name:?} has no params; write params = [] for none"),
+            );
         };
         let Kind::Tuple(elements) = &parameters.kind else {
-            return complain(parameters.span, format!("the params of function {name:?} must be a list of names"));
+            return complain(
+                parameters.span,
+                format!("the params of function {name:?} must be a list of names"),
+            );
         };
         let keyword = |expression: &Expression| {
-            expression.keyword().ok_or_else(|| {
-                vec![Diagnostic::new(expression.span, "a parameter must be a bare name")]
-            })
+            expression
+                .keyword()
+                .ok_or_else(|| vec![Diagnostic::new(expression.span, "a parameter must be a bare name")])
         };
         let names: Result<Vec<Rc<str>>, Diagnostics> = elements.iter().map(keyword).collect();
         let names = names?;
-        let variadic = definition.variadic.as_ref().map(|expression| keyword(expression)).transpose()?;
+        let variadic = definition
+            .variadic
+            .as_ref()
+            .map(|expression| keyword(expression))
+            .transpose()?;
         let bound: Vec<Rc<str>> = names.iter().chain(variadic.iter()).cloned().collect();
         self.load(result, &bound, Missing::Refuse)?;
-        let function = UserFunction { parameters: names, variadic, result: result.clone() };
+        let function = UserFunction {
+            parameters: names,
+            variadic,
+            result: result.clone(),
+        };
         self.evaluator.define(name.clone(), function);
         Ok(())
     }
@@ -259,7 +287,10 @@ fn settle(diagnostics: Diagnostics) -> Result<(), Diagnostics> {
     let mut seen = HashSet::new();
     let mut distinct = Vec::new();
     for diagnostic in diagnostics {
-        let key = (diagnostic.span.map(|span| (span.file, span.start, span.end)), diagnostic.message.clone());
+        let key = (
+            diagnostic.span.map(|span| (span.file, span.start, span.end)),
+            diagnostic.message.clone(),
+        );
         if seen.insert(key) {
             distinct.push(diagnostic);
         }

@@ -37,11 +37,14 @@ pub(super) fn takes_csv(wanted: &Type) -> bool {
 /// # Errors
 /// Says which field does not fit.
 pub(super) fn csv(text: &str, wanted: &Type) -> Result<Value, String> {
-    let fields = split_fields(text, ',').map_err(|reason| format!("{text:?} are no comma-separated values: {reason}"))?;
+    let fields =
+        split_fields(text, ',').map_err(|reason| format!("{text:?} are no comma-separated values: {reason}"))?;
     if let Some(element) = wanted.element()
         && !element.is_primitive()
     {
-        return Err(format!("type {wanted} cannot be given as comma-separated values, only as JSON"));
+        return Err(format!(
+            "type {wanted} cannot be given as comma-separated values, only as JSON"
+        ));
     }
     match wanted {
         Type::List(element) => {
@@ -54,10 +57,17 @@ pub(super) fn csv(text: &str, wanted: &Type) -> Result<Value, String> {
         }
         Type::Tuple(elements) => {
             if elements.len() != fields.len() {
-                return Err(format!("{} elements are required, {} given", elements.len(), fields.len()));
+                return Err(format!(
+                    "{} elements are required, {} given",
+                    elements.len(),
+                    fields.len()
+                ));
             }
-            let values: Result<Vec<Value>, String> =
-                fields.iter().zip(elements.iter()).map(|(field, of)| primitive(field, of)).collect();
+            let values: Result<Vec<Value>, String> = fields
+                .iter()
+                .zip(elements.iter())
+                .map(|(field, of)| primitive(field, of))
+                .collect();
             Ok(Value::tuple(values?))
         }
         Type::Map(element) => {

@@ -59,7 +59,12 @@ impl Program<'_> {
             Some(Progress::Failed(diagnostics)) => return Err(Unresolved::Failed(diagnostics)),
             Some(Progress::Started) => {
                 let span = self.definitions.variables.get(name).map(|definition| definition.span);
-                let span = self.definitions.constants.get(name).map(|constant| constant.name_span).or(span);
+                let span = self
+                    .definitions
+                    .constants
+                    .get(name)
+                    .map(|constant| constant.name_span)
+                    .or(span);
                 let message = format!("variable {name:?} depends on itself; cycles are not allowed");
                 return Err(Unresolved::Failed(vec![Diagnostic::fatal(span, message)]));
             }
@@ -90,7 +95,9 @@ impl Program<'_> {
     fn compute(&self, name: &Rc<str>) -> Result<Value, Diagnostics> {
         let definition = self.definitions.variables.get(name);
         let constant = self.definitions.constants.get(name);
-        let span = constant.map(|constant| constant.name_span).or(definition.map(|definition| definition.span));
+        let span = constant
+            .map(|constant| constant.name_span)
+            .or(definition.map(|definition| definition.span));
         let _level = self.evaluator.enter(span)?;
         let declared = match (constant, definition) {
             (None, Some(definition)) => self.declared_type(definition)?,
@@ -104,7 +111,10 @@ impl Program<'_> {
             Some(expression) => {
                 let value = self.evaluate(expression, &[])?;
                 let converted = convert(&value, &wanted).map_err(|error| {
-                    let message = format!("the default of variable {name:?} is not of type {}: {error}", wanted.constraint_name());
+                    let message = format!(
+                        "the default of variable {name:?} is not of type {}: {error}",
+                        wanted.constraint_name()
+                    );
                     vec![Diagnostic::new(expression.span, message)]
                 })?;
                 Some(converted)
@@ -116,7 +126,11 @@ impl Program<'_> {
         {
             let overridden = read(&given, declared.as_ref(), value.as_ref());
             return overridden.map_err(|reason| {
-                let source = if given.is_json { format!("{name}{JSON_SUFFIX}") } else { name.to_string() };
+                let source = if given.is_json {
+                    format!("{name}{JSON_SUFFIX}")
+                } else {
+                    name.to_string()
+                };
                 let message = format!("the value given for variable {name:?} (by {source}) cannot be used: {reason}");
                 let mut diagnostic = Diagnostic::new(span.unwrap_or(crate::bake::source::Span::new(0, 0, 0)), message);
                 diagnostic.span = span;
@@ -124,7 +138,10 @@ impl Program<'_> {
             });
         }
         // Without a default, a variable with a type is null and one without is an empty string.
-        Ok(value.unwrap_or_else(|| declared.map_or_else(|| Value::string(""), |of| Value::Null(of.without_optional()))))
+        Ok(
+            value
+                .unwrap_or_else(|| declared.map_or_else(|| Value::string(""), |of| Value::Null(of.without_optional()))),
+        )
     }
 
     /// The value given from outside; JSON is looked for first when the type is declared.
@@ -169,7 +186,9 @@ impl Program<'_> {
                         };
                         match said {
                             Ok(said) => {
-                                let said = said.as_str().unwrap_or("a condition does not hold, and has no error message");
+                                let said = said
+                                    .as_str()
+                                    .unwrap_or("a condition does not hold, and has no error message");
                                 let message = format!("validation of variable {name:?} failed: {said}");
                                 diagnostics.push(Diagnostic::new(condition.span, message));
                             }
@@ -199,7 +218,9 @@ fn read(given: &Given, declared: Option<&Type>, default: Option<&Value>) -> Resu
             Some(default) => {
                 let of = default.type_of();
                 if !of.is_primitive() {
-                    return Err(format!("type {of} is unsupported here; declare the type of the variable"));
+                    return Err(format!(
+                        "type {of} is unsupported here; declare the type of the variable"
+                    ));
                 }
                 primitive(&given.text, &of)
             }
@@ -214,7 +235,10 @@ fn read(given: &Given, declared: Option<&Type>, default: Option<&Value>) -> Resu
     if wanted.is_primitive() {
         return primitive(&given.text, wanted);
     }
-    Err(format!("type {} is unsupported as plain text; give it as JSON by the name with {JSON_SUFFIX}", wanted.constraint_name()))
+    Err(format!(
+        "type {} is unsupported as plain text; give it as JSON by the name with {JSON_SUFFIX}",
+        wanted.constraint_name()
+    ))
 }
 
 /// Strings bare, everything else as JSON.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::types::{element_type, unify};
-use super::{Members, Number, Safety, Type, Value, convertible, make_set};
+use super::{Members, Number, Type, Value, convertible, make_set};
 
 /// Why a value cannot be converted, and where inside it.
 #[derive(Clone, Debug)]
@@ -15,7 +15,10 @@ pub(crate) struct ConvertError {
 
 impl ConvertError {
     fn new(message: impl Into<String>) -> ConvertError {
-        ConvertError { path: String::new(), message: message.into() }
+        ConvertError {
+            path: String::new(),
+            message: message.into(),
+        }
     }
 
     fn inside(mut self, step: &str) -> ConvertError {
@@ -26,7 +29,11 @@ impl ConvertError {
 
 impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
     }
 }
 
@@ -44,7 +51,7 @@ pub(crate) fn convert(value: &Value, wanted: &Type) -> Result<Value, ConvertErro
     if from == wanted.without_optional() {
         return Ok(value.clone());
     }
-    if !convertible(&from, wanted, Safety::Unsafe) {
+    if !convertible(&from, wanted) {
         return Err(ConvertError::new(mismatch(&from, wanted)));
     }
     apply(value, &from, wanted)
@@ -62,7 +69,9 @@ fn convert_primitive(value: &Value, wanted: &Type) -> Result<Value, ConvertError
         (Value::String(text), Type::Bool) => match &**text {
             "true" | "1" => Ok(Value::Bool(true)),
             "false" | "0" => Ok(Value::Bool(false)),
-            _ => Err(ConvertError::new(format!("a bool is required (true or false), and {text:?} is none"))),
+            _ => Err(ConvertError::new(format!(
+                "a bool is required (true or false), and {text:?} is none"
+            ))),
         },
         (Value::String(_), Type::String) | (Value::Number(_), Type::Number) | (Value::Bool(_), Type::Bool) => {
             Ok(value.clone())
@@ -93,7 +102,11 @@ fn apply(value: &Value, from: &Type, wanted: &Type) -> Result<Value, ConvertErro
                 let member = match members.get(name) {
                     Some(member) => convert(member, of).map_err(|error| error.inside(&format!("[{name:?}]")))?,
                     None if object.optional.contains(name) => Value::Null(of.without_optional()),
-                    None => return Err(ConvertError::new(format!("the map has no element for attribute {name:?}"))),
+                    None => {
+                        return Err(ConvertError::new(format!(
+                            "the map has no element for attribute {name:?}"
+                        )));
+                    }
                 };
                 converted.insert(name.clone(), member);
             }
@@ -110,8 +123,12 @@ fn apply(value: &Value, from: &Type, wanted: &Type) -> Result<Value, ConvertErro
         }
         (Value::List(_, values) | Value::Set(_, values) | Value::Tuple(values), Type::List(to) | Type::Set(to)) => {
             let common = match from {
-                Type::Tuple(elements) => element_type(elements.iter(), to, Safety::Unsafe),
-                _ => Some(if **to == Type::Dynamic { element_of(from) } else { (**to).clone() }),
+                Type::Tuple(elements) => element_type(elements.iter(), to),
+                _ => Some(if **to == Type::Dynamic {
+                    element_of(from)
+                } else {
+                    (**to).clone()
+                }),
             }
             .ok_or_else(|| ConvertError::new(mismatch(from, wanted)))?;
             let mut converted = Vec::with_capacity(values.len());
@@ -126,8 +143,12 @@ fn apply(value: &Value, from: &Type, wanted: &Type) -> Result<Value, ConvertErro
         }
         (Value::Map(_, members) | Value::Object(members), Type::Map(to)) => {
             let common = match from {
-                Type::Object(object) => element_type(object.attributes.values(), to, Safety::Unsafe),
-                _ => Some(if **to == Type::Dynamic { element_of(from) } else { (**to).clone() }),
+                Type::Object(object) => element_type(object.attributes.values(), to),
+                _ => Some(if **to == Type::Dynamic {
+                    element_of(from)
+                } else {
+                    (**to).clone()
+                }),
             }
             .ok_or_else(|| ConvertError::new(mismatch(from, wanted)))?;
             let mut converted = Vec::with_capacity(members.len());
@@ -153,7 +174,7 @@ fn settle(values: &mut [Value], wanted: Type) -> Result<Type, ConvertError> {
         return Ok(wanted);
     }
     let types: Vec<Type> = values.iter().map(Value::type_of).collect();
-    let common = unify(&types, Safety::Unsafe)
+    let common = unify(&types)
         .ok_or_else(|| ConvertError::new("all elements must have one type, and these have none in common"))?;
     for value in values {
         *value = convert(value, &common)?;
@@ -189,7 +210,7 @@ pub(crate) fn mismatch(got: &Type, wanted: &Type) -> String {
             for (name, wanted) in &wanted.attributes {
                 if let Some(got) = got.attributes.get(name)
                     && got != wanted
-                    && !convertible(got, wanted, Safety::Unsafe)
+                    && !convertible(got, wanted)
                 {
                     return format!("attribute {name:?}: {}", mismatch(got, wanted));
                 }
@@ -200,7 +221,10 @@ pub(crate) fn mismatch(got: &Type, wanted: &Type) -> String {
             if **to == Type::Dynamic {
                 return String::from("all elements must have one type, and these have none in common");
             }
-            let bad = elements.iter().enumerate().find(|(_, of)| !(*of == &**to || convertible(of, to, Safety::Unsafe)));
+            let bad = elements
+                .iter()
+                .enumerate()
+                .find(|(_, of)| !(*of == &**to || convertible(of, to)));
             match bad {
                 Some((index, of)) => format!("element {index}: {}", mismatch(of, to)),
                 None => required(got, wanted),
@@ -210,8 +234,10 @@ pub(crate) fn mismatch(got: &Type, wanted: &Type) -> String {
             if **to == Type::Dynamic {
                 return String::from("all elements must have one type, and these have none in common");
             }
-            let bad =
-                object.attributes.iter().find(|(_, of)| !(*of == &**to || convertible(of, to, Safety::Unsafe)));
+            let bad = object
+                .attributes
+                .iter()
+                .find(|(_, of)| !(*of == &**to || convertible(of, to)));
             match bad {
                 Some((name, of)) => format!("element {name:?}: {}", mismatch(of, to)),
                 None => required(got, wanted),

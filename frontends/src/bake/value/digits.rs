@@ -28,7 +28,10 @@ impl Decimal {
     }
 
     fn zero() -> Decimal {
-        Decimal { digits: Vec::new(), point: 0 }
+        Decimal {
+            digits: Vec::new(),
+            point: 0,
+        }
     }
 
     fn trim(&mut self) {
@@ -78,13 +81,19 @@ impl Decimal {
         } else {
             self.at(count) >= 5
         };
-        if up { self.round_up(count) } else { self.round_down(count) }
+        if up {
+            self.round_up(count)
+        } else {
+            self.round_down(count)
+        }
     }
 }
 
 /// The fewest digits that read back as the same number at its precision.
 fn shortest(number: &Number) -> Decimal {
-    let Some((mantissa, exponent)) = number.parts() else { return Decimal::zero() };
+    let Some((mantissa, exponent)) = number.parts() else {
+        return Decimal::zero();
+    };
     let mut exact = Decimal::new(mantissa, exponent);
     // Scaled so that one unit is half of what the last bit of the precision is worth.
     let shift = i64::from(number.precision()) + 1 - mantissa.bits() as i64;
@@ -120,7 +129,9 @@ fn shortest(number: &Number) -> Decimal {
 }
 
 fn exact(number: &Number) -> Decimal {
-    number.parts().map_or_else(Decimal::zero, |(mantissa, exponent)| Decimal::new(mantissa, exponent))
+    number
+        .parts()
+        .map_or_else(Decimal::zero, |(mantissa, exponent)| Decimal::new(mantissa, exponent))
 }
 
 fn sign(number: &Number) -> &'static str {
@@ -128,7 +139,9 @@ fn sign(number: &Number) -> &'static str {
 }
 
 fn infinite(number: &Number) -> Option<String> {
-    number.is_infinite().then(|| String::from(if number.has_sign() { "-Inf" } else { "+Inf" }))
+    number
+        .is_infinite()
+        .then(|| String::from(if number.has_sign() { "-Inf" } else { "+Inf" }))
 }
 
 fn fixed(decimal: &Decimal, places: usize) -> String {
@@ -159,7 +172,11 @@ fn scientific(decimal: &Decimal, places: usize, letter: char) -> String {
             text.push(char::from(b'0' + decimal.at(index)));
         }
     }
-    let exponent = if decimal.digits.is_empty() { 0 } else { decimal.point - 1 };
+    let exponent = if decimal.digits.is_empty() {
+        0
+    } else {
+        decimal.point - 1
+    };
     let sign = if exponent < 0 { '-' } else { '+' };
     text.push_str(&format!("{letter}{sign}{:02}", exponent.abs()));
     text
@@ -225,10 +242,18 @@ impl Number {
                 (decimal, count, threshold)
             }
         };
-        let exponent = if decimal.digits.is_empty() { -1 } else { decimal.point - 1 };
+        let exponent = if decimal.digits.is_empty() {
+            -1
+        } else {
+            decimal.point - 1
+        };
         if !decimal.digits.is_empty() && (exponent < -4 || exponent >= threshold) {
             digits = digits.min(decimal.digits.len());
-            return format!("{}{}", sign(self), scientific(&decimal, digits.saturating_sub(1), letter));
+            return format!(
+                "{}{}",
+                sign(self),
+                scientific(&decimal, digits.saturating_sub(1), letter)
+            );
         }
         if digits as i64 > decimal.point {
             digits = decimal.digits.len();

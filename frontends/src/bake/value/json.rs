@@ -70,9 +70,6 @@ fn write(value: &Value, text: &mut String) -> Result<(), JsonError> {
             }
             text.push('}');
         }
-        Value::Constraint(_) => {
-            return Err(JsonError::Mismatch(String::from("a type constraint cannot be written as JSON")));
-        }
     }
     Ok(())
 }
@@ -118,7 +115,10 @@ fn implied(node: &JsonNode) -> Result<Value, JsonError> {
                 if let Some(earlier) = members.insert(Rc::from(&*property.name), value.clone())
                     && earlier.type_of() != value.type_of()
                 {
-                    return Err(JsonError::Mismatch(format!("property {:?} occurs twice", property.name)));
+                    return Err(JsonError::Mismatch(format!(
+                        "property {:?} occurs twice",
+                        property.name
+                    )));
                 }
             }
             Value::object(members)
@@ -141,7 +141,11 @@ pub(crate) fn from_json(text: &str, wanted: &Type) -> Result<Value, JsonError> {
 
 fn typed(node: &JsonNode, wanted: &Type, path: &str) -> Result<Value, JsonError> {
     let fail = |what: &str| {
-        let at = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        let at = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}: ")
+        };
         Err(JsonError::Mismatch(format!("{at}{what}")))
     };
     if matches!(node.value, JsonValue::Null) {
@@ -164,7 +168,11 @@ fn typed(node: &JsonNode, wanted: &Type, path: &str) -> Result<Value, JsonError>
                 values.push(typed(item, element, &format!("{path}[{index}]"))?);
             }
             let element = element.without_optional();
-            Ok(if matches!(wanted, Type::Set(_)) { make_set(element, values) } else { Value::list(element, values) })
+            Ok(if matches!(wanted, Type::Set(_)) {
+                make_set(element, values)
+            } else {
+                Value::list(element, values)
+            })
         }
         (Type::Map(element), JsonValue::Object(properties)) => {
             let mut members = Members::new();
@@ -193,7 +201,9 @@ fn typed(node: &JsonNode, wanted: &Type, path: &str) -> Result<Value, JsonError>
                 members.insert(name.clone(), typed(&property.value, of, &format!("{path}.{name}"))?);
             }
             for (name, of) in &object.attributes {
-                members.entry(name.clone()).or_insert_with(|| Value::Null(of.without_optional()));
+                members
+                    .entry(name.clone())
+                    .or_insert_with(|| Value::Null(of.without_optional()));
             }
             Ok(Value::object(members))
         }

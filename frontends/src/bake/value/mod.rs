@@ -19,11 +19,11 @@ use std::rc::Rc;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-pub(crate) use convert::{ConvertError, convert, mismatch};
-pub(crate) use json::{JsonError, from_json, implied_from_json, to_json};
+pub(crate) use convert::{convert, mismatch};
+pub(crate) use json::{from_json, implied_from_json, to_json};
 pub(crate) use number::{Number, NumberError};
 pub(crate) use ops::{equals, make_set, set_key, set_order};
-pub(crate) use types::{ObjectType, Safety, Type, convertible, unify};
+pub(crate) use types::{ObjectType, Type, convertible, unify};
 
 /// The members of a map or the attributes of an object, in the order in which they are visited.
 pub(crate) type Members = BTreeMap<Rc<str>, Value>;
@@ -43,8 +43,6 @@ pub(crate) enum Value {
     Map(Type, Rc<Members>),
     Tuple(Rc<[Value]>),
     Object(Rc<Members>),
-    /// A type, where a function takes one as its argument.
-    Constraint(Rc<Type>),
 }
 
 impl Value {
@@ -130,21 +128,30 @@ impl Value {
     /// Keys and values in order, or `None` when there is nothing to go through.
     pub(crate) fn entries(&self) -> Option<Vec<(Value, Value)>> {
         match self {
-            Value::List(_, values) | Value::Tuple(values) => {
-                Some(values.iter().enumerate().map(|(index, value)| (Value::size(index), value.clone())).collect())
-            }
+            Value::List(_, values) | Value::Tuple(values) => Some(
+                values
+                    .iter()
+                    .enumerate()
+                    .map(|(index, value)| (Value::size(index), value.clone()))
+                    .collect(),
+            ),
             // An element of a set has no key but itself.
             Value::Set(_, values) => Some(values.iter().map(|value| (value.clone(), value.clone())).collect()),
-            Value::Map(_, members) | Value::Object(members) => {
-                Some(members.iter().map(|(key, value)| (Value::String(key.clone()), value.clone())).collect())
-            }
+            Value::Map(_, members) | Value::Object(members) => Some(
+                members
+                    .iter()
+                    .map(|(key, value)| (Value::String(key.clone()), value.clone()))
+                    .collect(),
+            ),
             _ => None,
         }
     }
 
     /// How many elements or members there are.
     pub(crate) fn len(&self) -> Option<usize> {
-        self.as_sequence().map(<[Value]>::len).or_else(|| self.as_members().map(BTreeMap::len))
+        self.as_sequence()
+            .map(<[Value]>::len)
+            .or_else(|| self.as_members().map(BTreeMap::len))
     }
 
     pub(crate) fn type_of(&self) -> Type {
@@ -157,10 +164,12 @@ impl Value {
             Value::Set(element, _) => Type::set(element.clone()),
             Value::Map(element, _) => Type::map(element.clone()),
             Value::Tuple(values) => Type::tuple(values.iter().map(Value::type_of)),
-            Value::Object(members) => {
-                Type::object(members.iter().map(|(name, value)| (name.clone(), value.type_of())).collect())
-            }
-            Value::Constraint(_) => Type::Constraint,
+            Value::Object(members) => Type::object(
+                members
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.type_of()))
+                    .collect(),
+            ),
         }
     }
 
@@ -168,10 +177,7 @@ impl Value {
     pub(crate) fn is_of(&self, wanted: &Type) -> bool {
         match (self, wanted) {
             (Value::Null(of), wanted) => of == wanted,
-            (Value::String(_), Type::String)
-            | (Value::Number(_), Type::Number)
-            | (Value::Bool(_), Type::Bool)
-            | (Value::Constraint(_), Type::Constraint) => true,
+            (Value::String(_), Type::String) | (Value::Number(_), Type::Number) | (Value::Bool(_), Type::Bool) => true,
             (Value::List(element, _), Type::List(wanted))
             | (Value::Set(element, _), Type::Set(wanted))
             | (Value::Map(element, _), Type::Map(wanted)) => element == &**wanted,

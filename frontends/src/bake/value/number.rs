@@ -6,10 +6,14 @@
 //!
 //! Invariant: the mantissa of a finite number is odd, so equal numbers have equal representations.
 
+mod arithmetic;
+
 use std::cmp::Ordering;
 
 use num_bigint::BigUint;
 use num_traits::{One, ToPrimitive, Zero};
+
+use self::arithmetic::divide;
 
 /// The precision of literals and of numbers read from strings.
 pub(crate) const LITERAL_BITS: u32 = 512;
@@ -60,11 +64,19 @@ pub(crate) struct Number {
 impl Number {
     /// Zero, with the precision of a whole number.
     pub(crate) fn zero() -> Number {
-        Number { negative: false, magnitude: Magnitude::Zero, precision: INTEGER_BITS }
+        Number {
+            negative: false,
+            magnitude: Magnitude::Zero,
+            precision: INTEGER_BITS,
+        }
     }
 
     fn infinity(negative: bool, precision: u32) -> Number {
-        Number { negative, magnitude: Magnitude::Infinite, precision }
+        Number {
+            negative,
+            magnitude: Magnitude::Infinite,
+            precision,
+        }
     }
 
     pub(crate) fn from_i64(value: i64) -> Number {
@@ -86,9 +98,18 @@ impl Number {
         let bits = value.to_bits();
         let fraction = bits & ((1 << 52) - 1);
         let biased = ((bits >> 52) & 0x7ff) as i64;
-        let (mantissa, exponent) =
-            if biased == 0 { (fraction, -1074) } else { (fraction | (1 << 52), biased - 1075) };
-        Some(Number::build(value.is_sign_negative(), BigUint::from(mantissa), exponent, false, FLOAT_BITS))
+        let (mantissa, exponent) = if biased == 0 {
+            (fraction, -1074)
+        } else {
+            (fraction | (1 << 52), biased - 1075)
+        };
+        Some(Number::build(
+            value.is_sign_negative(),
+            BigUint::from(mantissa),
+            exponent,
+            false,
+            FLOAT_BITS,
+        ))
     }
 
     /// The number as a float, rounded to nearest.
@@ -137,7 +158,11 @@ impl Number {
                 return None;
             }
             // Seven digits are far beyond the range already.
-            let value = if plain.trim_start_matches('0').len() > 7 { i64::from(u32::MAX) } else { plain.parse().ok()? };
+            let value = if plain.trim_start_matches('0').len() > 7 {
+                i64::from(u32::MAX)
+            } else {
+                plain.parse().ok()?
+            };
             exponent = if text.starts_with('-') { -value } else { value };
         }
         if whole.len() + fraction.len() > MAX_EXPONENT as usize {
@@ -145,7 +170,11 @@ impl Number {
         }
         let mantissa = BigUint::parse_bytes(format!("{whole}{fraction}").as_bytes(), 10)?;
         if mantissa.is_zero() {
-            return Some(Ok(Number { negative, magnitude: Magnitude::Zero, precision: LITERAL_BITS }));
+            return Some(Ok(Number {
+                negative,
+                magnitude: Magnitude::Zero,
+                precision: LITERAL_BITS,
+            }));
         }
         let exponent = exponent - fraction.len() as i64;
         if exponent.abs() > MAX_EXPONENT / 4 {
@@ -169,10 +198,18 @@ impl Number {
 
     fn build(negative: bool, mantissa: BigUint, exponent: i64, inexact: bool, precision: u32) -> Number {
         if mantissa.is_zero() {
-            return Number { negative, magnitude: Magnitude::Zero, precision };
+            return Number {
+                negative,
+                magnitude: Magnitude::Zero,
+                precision,
+            };
         }
         let (mantissa, exponent) = round(mantissa, exponent, inexact, precision);
-        Number { negative, magnitude: Magnitude::Finite { mantissa, exponent }, precision }
+        Number {
+            negative,
+            magnitude: Magnitude::Finite { mantissa, exponent },
+            precision,
+        }
     }
 
     fn checked(self) -> Result<Number, NumberError> {
@@ -241,15 +278,25 @@ impl Number {
             return None;
         }
         let magnitude = self.to_integer()?.to_u64()?;
-        if self.negative { 0_i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
+        if self.negative {
+            0_i64.checked_sub_unsigned(magnitude)
+        } else {
+            i64::try_from(magnitude).ok()
+        }
     }
 
     pub(crate) fn negate(&self) -> Number {
-        Number { negative: !self.negative, ..self.clone() }
+        Number {
+            negative: !self.negative,
+            ..self.clone()
+        }
     }
 
     pub(crate) fn absolute(&self) -> Number {
-        Number { negative: false, ..self.clone() }
+        Number {
+            negative: false,
+            ..self.clone()
+        }
     }
 
     /// Drops the fraction; the magnitude of what is left.
@@ -266,19 +313,21 @@ impl Number {
         if self.is_integer() || self.is_infinite() {
             return self.clone();
         }
-        Number::from_integer(self.negative, self.truncated())
+        let whole = self.truncated();
+        // What is rounded to zero has no sign.
+        Number::from_integer(self.negative && !whole.is_zero(), whole)
     }
 
     /// Rounds towards minus infinity (`upwards` false) or plus infinity.
     fn round_integer(&self, upwards: bool) -> Number {
-        if self.is_integer() || self.is_infinite() {
+        if self.is_infinite() {
             return self.clone();
         }
         let mut whole = self.truncated();
-        if self.negative != upwards {
+        if self.negative != upwards && !self.is_integer() {
             whole += BigUint::one();
         }
-        Number::build(self.negative, whole, 0, false, self.precision)
+        Number::build(self.negative && !whole.is_zero(), whole, 0, false, self.precision)
     }
 
     pub(crate) fn floor(&self) -> Number {
@@ -287,117 +336,6 @@ impl Number {
 
     pub(crate) fn ceil(&self) -> Number {
         self.round_integer(true)
-    }
-
-    pub(crate) fn add(&self, other: &Number) -> Result<Number, NumberError> {
-        let precision = self.precision.max(other.precision);
-        let (left, right) = match (&self.magnitude, &other.magnitude) {
-            (Magnitude::Infinite, Magnitude::Infinite) if self.negative != other.negative => {
-                return Err(NumberError::Undefined("the sum of opposing infinities is not a number"));
-            }
-            (Magnitude::Infinite, _) => return Ok(Number::infinity(self.negative, precision)),
-            (_, Magnitude::Infinite) => return Ok(Number::infinity(other.negative, precision)),
-            (Magnitude::Zero, Magnitude::Zero) => {
-                let negative = self.negative && other.negative;
-                return Ok(Number { negative, magnitude: Magnitude::Zero, precision });
-            }
-            (Magnitude::Zero, Magnitude::Finite { mantissa, exponent }) => {
-                return Ok(Number::build(other.negative, mantissa.clone(), *exponent, false, precision));
-            }
-            (Magnitude::Finite { mantissa, exponent }, Magnitude::Zero) => {
-                return Ok(Number::build(self.negative, mantissa.clone(), *exponent, false, precision));
-            }
-            (
-                Magnitude::Finite { mantissa: left, exponent: left_exponent },
-                Magnitude::Finite { mantissa: right, exponent: right_exponent },
-            ) => ((left, *left_exponent), (right, *right_exponent)),
-        };
-        let exponent = left.1.min(right.1);
-        let left = left.0 << ((left.1 - exponent) as u64);
-        let right = right.0 << ((right.1 - exponent) as u64);
-        let (negative, sum) = if self.negative == other.negative {
-            (self.negative, left + right)
-        } else {
-            match left.cmp(&right) {
-                Ordering::Equal => return Ok(Number { negative: false, magnitude: Magnitude::Zero, precision }),
-                Ordering::Greater => (self.negative, left - right),
-                Ordering::Less => (other.negative, right - left),
-            }
-        };
-        Number::build(negative, sum, exponent, false, precision).checked()
-    }
-
-    pub(crate) fn subtract(&self, other: &Number) -> Result<Number, NumberError> {
-        match (&self.magnitude, &other.magnitude) {
-            (Magnitude::Infinite, Magnitude::Infinite) if self.negative == other.negative => {
-                Err(NumberError::Undefined("infinity minus infinity is not a number"))
-            }
-            _ => self.add(&other.negate()),
-        }
-    }
-
-    fn product(&self, other: &Number, precision: u32) -> Result<Number, NumberError> {
-        let negative = self.negative != other.negative;
-        match (&self.magnitude, &other.magnitude) {
-            (Magnitude::Infinite, Magnitude::Zero) | (Magnitude::Zero, Magnitude::Infinite) => {
-                Err(NumberError::Undefined("zero times infinity is not a number"))
-            }
-            (Magnitude::Infinite, _) | (_, Magnitude::Infinite) => Ok(Number::infinity(negative, precision)),
-            (
-                Magnitude::Finite { mantissa: left, exponent: left_exponent },
-                Magnitude::Finite { mantissa: right, exponent: right_exponent },
-            ) => Number::build(negative, left * right, left_exponent + right_exponent, false, precision).checked(),
-            _ => Ok(Number { negative, magnitude: Magnitude::Zero, precision }),
-        }
-    }
-
-    /// The product keeps every bit it needs, up to 512.
-    pub(crate) fn multiply(&self, other: &Number) -> Result<Number, NumberError> {
-        let mut result = self.product(other, LITERAL_BITS)?;
-        let needed = result.parts().map_or(0, |(mantissa, _)| mantissa.bits() as u32);
-        result.precision = self.precision.max(other.precision).max(needed);
-        Ok(result)
-    }
-
-    /// Division by zero gives infinity.
-    pub(crate) fn divide(&self, other: &Number) -> Result<Number, NumberError> {
-        let precision = self.precision.max(other.precision);
-        let negative = self.negative != other.negative;
-        match (&self.magnitude, &other.magnitude) {
-            (Magnitude::Zero, Magnitude::Zero) | (Magnitude::Infinite, Magnitude::Infinite) => {
-                Err(NumberError::Undefined("zero by zero, or infinity by infinity, cannot be divided"))
-            }
-            (Magnitude::Infinite, _) | (_, Magnitude::Zero) => Ok(Number::infinity(negative, precision)),
-            (Magnitude::Zero, _) | (_, Magnitude::Infinite) => {
-                Ok(Number { negative, magnitude: Magnitude::Zero, precision })
-            }
-            (
-                Magnitude::Finite { mantissa: left, exponent: left_exponent },
-                Magnitude::Finite { mantissa: right, exponent: right_exponent },
-            ) => {
-                let (quotient, shift, inexact) = divide(left, right, precision);
-                Number::build(negative, quotient, left_exponent - right_exponent - shift, inexact, precision).checked()
-            }
-        }
-    }
-
-    /// The remainder of a division that truncates; modulo zero is the number itself.
-    pub(crate) fn modulo(&self, other: &Number) -> Result<Number, NumberError> {
-        if self.is_infinite() || other.is_infinite() {
-            return self.multiply(other);
-        }
-        if other.is_zero() {
-            return Ok(self.clone());
-        }
-        let quotient = self.divide(other)?;
-        let whole = Number::build(quotient.negative, quotient.truncated(), 0, false, self.precision);
-        let covered = other.product(&whole, self.precision)?;
-        let mut rest = self.subtract(&covered)?;
-        if let Magnitude::Finite { mantissa, exponent } = rest.magnitude {
-            rest = Number::build(rest.negative, mantissa, exponent, false, self.precision);
-        }
-        rest.precision = self.precision;
-        Ok(rest)
     }
 }
 
@@ -431,8 +369,14 @@ impl Ord for Number {
             (Magnitude::Infinite, _) => Ordering::Greater,
             (_, Magnitude::Infinite) => Ordering::Less,
             (
-                Magnitude::Finite { mantissa: left, exponent: left_exponent },
-                Magnitude::Finite { mantissa: right, exponent: right_exponent },
+                Magnitude::Finite {
+                    mantissa: left,
+                    exponent: left_exponent,
+                },
+                Magnitude::Finite {
+                    mantissa: right,
+                    exponent: right_exponent,
+                },
             ) => {
                 let left_top = left_exponent + left.bits() as i64;
                 let right_top = right_exponent + right.bits() as i64;
@@ -444,18 +388,12 @@ impl Ord for Number {
                 })
             }
         };
-        if self.negative { by_magnitude.reverse() } else { by_magnitude }
+        if self.negative {
+            by_magnitude.reverse()
+        } else {
+            by_magnitude
+        }
     }
-}
-
-/// A quotient with two bits to spare: `left / right ≈ quotient / 2^shift`, and whether something was left over.
-fn divide(left: &BigUint, right: &BigUint, precision: u32) -> (BigUint, i64, bool) {
-    let wanted = u64::from(precision) + 2;
-    let shift = (wanted + right.bits()).saturating_sub(left.bits());
-    let scaled = left << shift;
-    let quotient = &scaled / right;
-    let inexact = &quotient * right != scaled;
-    (quotient, shift as i64, inexact)
 }
 
 /// Rounds to nearest, ties to even, then strips zero bits. `inexact` says that the true value is a bit larger.

@@ -13,20 +13,23 @@ pub(crate) fn equals(left: &Value, right: &Value) -> bool {
         (Value::String(left), Value::String(right)) => left == right,
         (Value::Number(left), Value::Number(right)) => left == right,
         (Value::Bool(left), Value::Bool(right)) => left == right,
-        (Value::Constraint(left), Value::Constraint(right)) => left == right,
         (Value::List(left_of, left), Value::List(right_of, right))
-        | (Value::Set(left_of, left), Value::Set(right_of, right)) => {
-            left_of == right_of && same_elements(left, right)
-        }
+        | (Value::Set(left_of, left), Value::Set(right_of, right)) => left_of == right_of && same_elements(left, right),
         (Value::Tuple(left), Value::Tuple(right)) => same_elements(left, right),
         (Value::Map(left_of, left), Value::Map(right_of, right)) => {
             left_of == right_of
                 && left.len() == right.len()
-                && left.iter().zip(right.iter()).all(|((a, left), (b, right))| a == b && equals(left, right))
+                && left
+                    .iter()
+                    .zip(right.iter())
+                    .all(|((a, left), (b, right))| a == b && equals(left, right))
         }
         (Value::Object(left), Value::Object(right)) => {
             left.len() == right.len()
-                && left.iter().zip(right.iter()).all(|((a, left), (b, right))| a == b && equals(left, right))
+                && left
+                    .iter()
+                    .zip(right.iter())
+                    .all(|((a, left), (b, right))| a == b && equals(left, right))
         }
         _ => false,
     }
@@ -103,6 +106,5 @@ fn write_key(value: &Value, key: &mut String) {
             }
             key.push('}');
         }
-        Value::Constraint(_) => key.push('?'),
     }
 }

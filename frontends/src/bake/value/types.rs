@@ -17,8 +17,6 @@ pub(crate) enum Type {
     Map(Rc<Type>),
     Tuple(Rc<[Type]>),
     Object(Rc<ObjectType>),
-    /// A type written where a function wants one.
-    Constraint,
     /// Raw bytes; nothing in a bake file makes them.
     Bytes,
 }
@@ -48,7 +46,10 @@ impl Type {
     }
 
     pub(crate) fn object(attributes: BTreeMap<Rc<str>, Type>) -> Type {
-        Type::Object(Rc::new(ObjectType { attributes, optional: BTreeSet::new() }))
+        Type::Object(Rc::new(ObjectType {
+            attributes,
+            optional: BTreeSet::new(),
+        }))
     }
 
     pub(crate) fn is_primitive(&self) -> bool {
@@ -71,7 +72,11 @@ impl Type {
             Type::Map(element) => Type::map(element.without_optional()),
             Type::Tuple(elements) => Type::tuple(elements.iter().map(Type::without_optional)),
             Type::Object(object) => Type::object(
-                object.attributes.iter().map(|(name, of)| (name.clone(), of.without_optional())).collect(),
+                object
+                    .attributes
+                    .iter()
+                    .map(|(name, of)| (name.clone(), of.without_optional()))
+                    .collect(),
             ),
             other => other.clone(),
         }
@@ -108,78 +113,61 @@ impl fmt::Display for Type {
             Type::Map(element) => write!(f, "map of {element}"),
             Type::Tuple(_) => f.write_str("tuple"),
             Type::Object(_) => f.write_str("object"),
-            Type::Constraint => f.write_str("type constraint"),
             Type::Bytes => f.write_str("bytes"),
         }
     }
 }
 
-/// How ready a conversion is to lose something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Safety {
-    /// Only conversions that cannot fail, like number to string.
-    Safe,
-    /// Also those that depend on the value, like string to number.
-    Unsafe,
-}
-
 /// Whether values of one type can (perhaps) be converted to another.
-pub(crate) fn convertible(from: &Type, to: &Type, safety: Safety) -> bool {
+pub(crate) fn convertible(from: &Type, to: &Type) -> bool {
     match (from, to) {
         (_, Type::Dynamic) => true,
-        (Type::Dynamic, _) => safety == Safety::Unsafe,
+        (Type::Dynamic, _) => true,
         (Type::Number | Type::Bool, Type::String) => true,
-        (Type::String, Type::Number | Type::Bool) => safety == Safety::Unsafe,
-        (Type::Object(from), Type::Object(to)) => to.attributes.iter().all(|(name, to_attribute)| {
-            match from.attributes.get(name) {
-                Some(from_attribute) => same_or_convertible(from_attribute, to_attribute, safety),
-                None => to.optional.contains(name),
-            }
-        }),
-        (Type::Tuple(from), Type::Tuple(to)) => {
-            from.len() == to.len()
-                && from.iter().zip(to.iter()).all(|(from, to)| same_or_convertible(from, to, safety))
-        }
-        (Type::List(from) | Type::Set(from), Type::List(to)) | (Type::Set(from), Type::Set(to)) => {
-            same_or_convertible(from, to, safety)
-        }
-        (Type::List(from), Type::Set(to)) => {
-            safety == Safety::Unsafe && same_or_convertible(from, to, safety)
-        }
-        (Type::Map(from), Type::Map(to)) => same_or_convertible(from, to, safety),
-        (Type::Tuple(from), Type::List(to) | Type::Set(to)) => elements_convertible(from.iter(), to, safety),
-        (Type::Object(from), Type::Map(to)) => elements_convertible(from.attributes.values(), to, safety),
-        (Type::Map(from), Type::Object(to)) => {
-            safety == Safety::Unsafe
-                && to.attributes.iter().all(|(name, attribute)| {
-                    same_or_convertible(from, attribute, safety) || to.optional.contains(name)
+        (Type::String, Type::Number | Type::Bool) => true,
+        (Type::Object(from), Type::Object(to)) => {
+            to.attributes
+                .iter()
+                .all(|(name, to_attribute)| match from.attributes.get(name) {
+                    Some(from_attribute) => same_or_convertible(from_attribute, to_attribute),
+                    None => to.optional.contains(name),
                 })
         }
+        (Type::Tuple(from), Type::Tuple(to)) => {
+            from.len() == to.len()
+                && from
+                    .iter()
+                    .zip(to.iter())
+                    .all(|(from, to)| same_or_convertible(from, to))
+        }
+        (Type::List(from) | Type::Set(from), Type::List(to)) | (Type::Set(from), Type::Set(to)) => {
+            same_or_convertible(from, to)
+        }
+        (Type::List(from), Type::Set(to)) => same_or_convertible(from, to),
+        (Type::Map(from), Type::Map(to)) => same_or_convertible(from, to),
+        (Type::Tuple(from), Type::List(to) | Type::Set(to)) => elements_convertible(from.iter(), to),
+        (Type::Object(from), Type::Map(to)) => elements_convertible(from.attributes.values(), to),
+        (Type::Map(from), Type::Object(to)) => to
+            .attributes
+            .iter()
+            .all(|(name, attribute)| same_or_convertible(from, attribute) || to.optional.contains(name)),
         _ => from == to,
     }
 }
 
-fn same_or_convertible(from: &Type, to: &Type, safety: Safety) -> bool {
-    from == to || convertible(from, to, safety)
+fn same_or_convertible(from: &Type, to: &Type) -> bool {
+    from == to || convertible(from, to)
 }
 
-fn elements_convertible<'a>(
-    elements: impl Iterator<Item = &'a Type> + Clone,
-    to: &Type,
-    safety: Safety,
-) -> bool {
-    match element_type(elements.clone(), to, safety) {
-        Some(common) => elements.into_iter().all(|from| same_or_convertible(from, &common, safety)),
+fn elements_convertible<'a>(elements: impl Iterator<Item = &'a Type> + Clone, to: &Type) -> bool {
+    match element_type(elements.clone(), to) {
+        Some(common) => elements.into_iter().all(|from| same_or_convertible(from, &common)),
         None => false,
     }
 }
 
 /// What the elements of a tuple or object become when converted to a collection of `to`.
-pub(crate) fn element_type<'a>(
-    elements: impl Iterator<Item = &'a Type> + Clone,
-    to: &Type,
-    safety: Safety,
-) -> Option<Type> {
+pub(crate) fn element_type<'a>(elements: impl Iterator<Item = &'a Type> + Clone, to: &Type) -> Option<Type> {
     if *to != Type::Dynamic {
         return Some(to.clone());
     }
@@ -187,11 +175,11 @@ pub(crate) fn element_type<'a>(
     if types.is_empty() {
         return Some(Type::Dynamic);
     }
-    unify(&types, safety)
+    unify(&types)
 }
 
 /// The type that all of the types can be converted to, preferring one of them; `None` when there is none.
-pub(crate) fn unify(types: &[Type], safety: Safety) -> Option<Type> {
+pub(crate) fn unify(types: &[Type]) -> Option<Type> {
     let first = types.first()?;
     if types.iter().all(|other| other == first) {
         return Some(first.clone());
@@ -205,28 +193,36 @@ pub(crate) fn unify(types: &[Type], safety: Safety) -> Option<Type> {
     let objects = count(|of| matches!(of, Type::Object(_)));
     let tuples = count(|of| matches!(of, Type::Tuple(_)));
     if maps > 0 && maps + dynamic == total {
-        return unify_collections(types, Type::map, safety, dynamic);
+        return unify_collections(types, Type::map, dynamic);
     }
     if lists > 0 && lists + dynamic == total {
-        return unify_collections(types, Type::list, safety, dynamic);
+        return unify_collections(types, Type::list, dynamic);
     }
     if sets > 0 && sets + dynamic == total {
-        return unify_collections(types, Type::set, safety, dynamic);
+        return unify_collections(types, Type::set, dynamic);
     }
     if objects > 0 && objects + dynamic == total {
-        return if dynamic > 0 { Some(Type::Dynamic) } else { unify_objects(types, safety) };
+        return if dynamic > 0 {
+            Some(Type::Dynamic)
+        } else {
+            unify_objects(types)
+        };
     }
     if tuples > 0 && tuples + dynamic == total {
-        return if dynamic > 0 { Some(Type::Dynamic) } else { unify_tuples(types, safety) };
+        return if dynamic > 0 {
+            Some(Type::Dynamic)
+        } else {
+            unify_tuples(types)
+        };
     }
     if maps > 0 && maps + objects + dynamic == total {
-        if let Some(common) = as_collections(types, safety, |of| matches!(of, Type::Object(_)), objects_to_map)
+        if let Some(common) = as_collections(types, |of| matches!(of, Type::Object(_)), objects_to_map)
             && matches!(common, Type::Map(_))
         {
             return Some(common);
         }
     } else if lists > 0 && lists + tuples + dynamic == total {
-        if let Some(common) = as_collections(types, safety, |of| matches!(of, Type::Tuple(_)), tuples_to_list)
+        if let Some(common) = as_collections(types, |of| matches!(of, Type::Tuple(_)), tuples_to_list)
             && matches!(common, Type::List(_))
         {
             return Some(common);
@@ -234,58 +230,67 @@ pub(crate) fn unify(types: &[Type], safety: Safety) -> Option<Type> {
     } else if objects > 0 && tuples > 0 {
         return None;
     }
-    preferred(types).into_iter().map(|index| &types[index]).find_map(|wanted| {
-        let all = types.iter().all(|of| same_or_convertible(of, wanted, safety));
-        all.then(|| wanted.clone())
-    })
+    preferred(types)
+        .into_iter()
+        .map(|index| &types[index])
+        .find_map(|wanted| {
+            let all = types.iter().all(|of| same_or_convertible(of, wanted));
+            all.then(|| wanted.clone())
+        })
 }
 
-fn unify_collections(types: &[Type], wrap: fn(Type) -> Type, safety: Safety, dynamic: usize) -> Option<Type> {
+fn unify_collections(types: &[Type], wrap: fn(Type) -> Type, dynamic: usize) -> Option<Type> {
     if dynamic > 0 {
         return Some(Type::Dynamic);
     }
     let elements: Vec<Type> = types.iter().filter_map(|of| of.element().cloned()).collect();
-    let common = wrap(unify(&elements, safety)?);
-    types.iter().all(|of| same_or_convertible(of, &common, safety)).then_some(common)
+    let common = wrap(unify(&elements)?);
+    types
+        .iter()
+        .all(|of| same_or_convertible(of, &common))
+        .then_some(common)
 }
 
 /// Replaces the structural types by the collection they make together, then unifies again.
-fn as_collections(
-    types: &[Type],
-    safety: Safety,
-    structural: fn(&Type) -> bool,
-    collect: fn(&[Type], Safety) -> Option<Type>,
-) -> Option<Type> {
+fn as_collections(types: &[Type], structural: fn(&Type) -> bool, collect: fn(&[Type]) -> Option<Type>) -> Option<Type> {
     let members: Vec<Type> = types.iter().filter(|of| structural(of)).cloned().collect();
-    let collection = collect(&members, safety)?;
-    let replaced: Vec<Type> =
-        types.iter().map(|of| if structural(of) { collection.clone() } else { of.clone() }).collect();
-    unify(&replaced, safety)
+    let collection = collect(&members)?;
+    let replaced: Vec<Type> = types
+        .iter()
+        .map(|of| if structural(of) { collection.clone() } else { of.clone() })
+        .collect();
+    unify(&replaced)
 }
 
-fn objects_to_map(types: &[Type], safety: Safety) -> Option<Type> {
+fn objects_to_map(types: &[Type]) -> Option<Type> {
     let mut attributes = Vec::new();
     for of in types {
         if let Type::Object(object) = of {
             attributes.extend(object.attributes.values().cloned());
         }
     }
-    let common = Type::map(unify(&attributes, safety)?);
-    types.iter().all(|of| same_or_convertible(of, &common, safety)).then_some(common)
+    let common = Type::map(unify(&attributes)?);
+    types
+        .iter()
+        .all(|of| same_or_convertible(of, &common))
+        .then_some(common)
 }
 
-fn tuples_to_list(types: &[Type], safety: Safety) -> Option<Type> {
+fn tuples_to_list(types: &[Type]) -> Option<Type> {
     let mut elements = Vec::new();
     for of in types {
         if let Type::Tuple(tuple) = of {
             elements.extend(tuple.iter().cloned());
         }
     }
-    let common = Type::list(unify(&elements, safety)?);
-    types.iter().all(|of| same_or_convertible(of, &common, safety)).then_some(common)
+    let common = Type::list(unify(&elements)?);
+    types
+        .iter()
+        .all(|of| same_or_convertible(of, &common))
+        .then_some(common)
 }
 
-fn unify_objects(types: &[Type], safety: Safety) -> Option<Type> {
+fn unify_objects(types: &[Type]) -> Option<Type> {
     let objects: Vec<&ObjectType> = types
         .iter()
         .filter_map(|of| match of {
@@ -294,18 +299,24 @@ fn unify_objects(types: &[Type], safety: Safety) -> Option<Type> {
         })
         .collect();
     let first = objects.first()?;
-    if !objects.iter().all(|object| object.attributes.keys().eq(first.attributes.keys())) {
-        return objects_to_map(types, safety);
+    if !objects
+        .iter()
+        .all(|object| object.attributes.keys().eq(first.attributes.keys()))
+    {
+        return objects_to_map(types);
     }
     let mut attributes = BTreeMap::new();
     for name in first.attributes.keys() {
-        let across: Vec<Type> = objects.iter().filter_map(|object| object.attributes.get(name).cloned()).collect();
-        attributes.insert(name.clone(), unify(&across, safety)?);
+        let across: Vec<Type> = objects
+            .iter()
+            .filter_map(|object| object.attributes.get(name).cloned())
+            .collect();
+        attributes.insert(name.clone(), unify(&across)?);
     }
     Some(Type::object(attributes))
 }
 
-fn unify_tuples(types: &[Type], safety: Safety) -> Option<Type> {
+fn unify_tuples(types: &[Type]) -> Option<Type> {
     let tuples: Vec<&[Type]> = types
         .iter()
         .filter_map(|of| match of {
@@ -315,12 +326,12 @@ fn unify_tuples(types: &[Type], safety: Safety) -> Option<Type> {
         .collect();
     let length = tuples.first()?.len();
     if !tuples.iter().all(|tuple| tuple.len() == length) {
-        return tuples_to_list(types, safety);
+        return tuples_to_list(types);
     }
     let mut elements = Vec::with_capacity(length);
     for index in 0..length {
         let across: Vec<Type> = tuples.iter().map(|tuple| tuple[index].clone()).collect();
-        elements.push(unify(&across, safety)?);
+        elements.push(unify(&across)?);
     }
     Some(Type::tuple(elements))
 }
@@ -338,7 +349,9 @@ fn preferred(types: &[Type]) -> Vec<usize> {
         let position = distinct
             .iter()
             .position(|&candidate| {
-                !distinct.iter().any(|&other| generality(&types[other], &types[candidate]) == Rank::First)
+                !distinct
+                    .iter()
+                    .any(|&other| generality(&types[other], &types[candidate]) == Rank::First)
             })
             .unwrap_or(0);
         order.push(distinct.remove(position));
@@ -371,9 +384,7 @@ fn generality(left: &Type, right: &Type) -> Rank {
         (Type::Object(left), Type::Object(right)) if left.attributes.keys().eq(right.attributes.keys()) => {
             combined(left.attributes.values().zip(right.attributes.values()))
         }
-        (Type::Tuple(left), Type::Tuple(right)) if left.len() == right.len() => {
-            combined(left.iter().zip(right.iter()))
-        }
+        (Type::Tuple(left), Type::Tuple(right)) if left.len() == right.len() => combined(left.iter().zip(right.iter())),
         _ => Rank::Neither,
     }
 }
