@@ -1,0 +1,63 @@
+//! What an executor is told and given; built once by the command line.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cbs_fuse::{LowerMode, Privilege};
+use cbs_image::source::ImageSource;
+use cbs_store::{Lease, Store};
+
+/// The services and settings of a [`LocalExecutor`](crate::LocalExecutor).
+pub struct ExecConfig {
+    /// Where everything is.
+    pub store: Store,
+    /// Keeps what is made; its scratch holds uppers.
+    pub lease: Arc<Lease>,
+    /// Pulls images, and opens OCI layouts.
+    pub images: ImageSource,
+    /// Folders behind `local://NAME`.
+    pub locals: BTreeMap<String, PathBuf>,
+    /// OCI layouts behind `oci-layout://NAME`, by the op's `oci.store` attribute or name.
+    pub layouts: BTreeMap<String, PathBuf>,
+    /// Secrets by id. Never stored, logged or keyed.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Sockets of ssh agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// Settings of the containers.
+    pub sandbox: SandboxConfig,
+    /// Whose root we are.
+    pub privilege: Privilege,
+    /// Forces how FUSE trees lie below overlays; `None` asks the kernel.
+    pub lower_mode: Option<LowerMode>,
+}
+
+/// Where a secret's bytes are.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file, read when a step asks.
+    File(PathBuf),
+    /// Here.
+    Value(Arc<[u8]>),
+}
+
+/// Never shows a value.
+impl std::fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Value(_) => f.write_str("Value(…)"),
+        }
+    }
+}
+
+/// Settings of all containers of a solve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SandboxConfig {
+    /// `network.host` was granted.
+    pub allow_host_network: bool,
+    /// `security.insecure` was granted.
+    pub allow_insecure: bool,
+    /// Limits of each step's cgroup.
+    pub resources: crate::launch::Resources,
+}
