@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cbs_store::{ContentStore, Directory, Entry, Metadata, Node, StoreError, TreeDigest};
 
+use crate::mount::Trust;
 use crate::nodes::NodeTable;
 use crate::run::start;
 use crate::session::{Passthrough, Session, SessionConfig};
@@ -50,6 +51,8 @@ pub struct BrowseConfig {
 
 /// One mount with every tree of a store below its digest, and names as links to them. Dropping it unmounts.
 ///
+/// Everybody may look; set-user-id programs and device nodes in it do not work.
+///
 /// Where the kernel allows it (Linux 6.9, root of the machine), large files are read by the kernel straight from the
 /// blob files.
 #[derive(Debug)]
@@ -83,6 +86,7 @@ impl BrowseMount {
             mountpoint: config.mountpoint,
             threads: config.threads,
             passthrough: Passthrough::Try,
+            trust: Trust::None,
         };
         Ok(Self {
             session: start(session_config, side, parts)?,

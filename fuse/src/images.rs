@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::SystemTime;
 
 use cbs_store::{ContentStore, TreeDigest};
@@ -44,6 +44,7 @@ pub(crate) struct Images {
     mounted: Mutex<HashMap<TreeDigest, Arc<ImageMount>>>,
     wanted: Wanted,
     cancelled: Arc<AtomicBool>,
+    maker: Option<JoinHandle<()>>,
 }
 
 /// A mounted image; unmounted with its last user.
@@ -53,33 +54,49 @@ pub(crate) struct ImageMount {
 }
 
 /// Asks for images of trees; held by the serving threads.
-pub(crate) type Wanted = Sender<TreeDigest>;
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted(Sender<Order>);
+
+/// What the maker of images is told.
+#[derive(Debug)]
+enum Order {
+    Make(TreeDigest),
+    Stop,
+}
+
+impl Wanted {
+    /// Asks for the image of a tree.
+    pub(crate) fn want(&self, tree: TreeDigest) {
+        // A maker that has ended makes no images; the tree is served without.
+        let _ = self.0.send(Order::Make(tree));
+    }
+}
 
 impl Images {
-    /// Starts the thread that makes images. It runs at the lowest priority and ends with `Wanted` or the images.
+    /// Starts the thread that makes images. It runs at the lowest priority and ends with what this returns.
     pub(crate) fn start(config: ImageConfig, store: Arc<dyn ContentStore>) -> io::Result<(Self, Wanted)> {
-        let (wanted, asked) = channel();
-        let images = Self {
+        let (orders, asked) = channel();
+        let wanted = Wanted(orders);
+        let mut images = Self {
             config,
             mounted: Mutex::default(),
             wanted: wanted.clone(),
             cancelled: Arc::default(),
+            maker: None,
         };
         let maker = Maker {
             config: images.config.clone(),
             store,
             cancelled: Arc::clone(&images.cancelled),
         };
-        thread::Builder::new()
-            .name("cbs-fuse-image".to_owned())
-            .spawn(move || maker.work(&asked))?;
+        let thread = thread::Builder::new().name("cbs-fuse-image".to_owned());
+        images.maker = Some(thread.spawn(move || maker.work(&asked))?);
         Ok((images, wanted))
     }
 
     /// Asks for the image of a tree.
     pub(crate) fn want(&self, tree: TreeDigest) {
-        // Without its maker there are no images.
-        let _ = self.wanted.send(tree);
+        self.wanted.want(tree);
     }
 
     /// The mounted image of a tree, if it has one. An image that cannot be mounted is none.
@@ -113,6 +130,12 @@ impl Images {
 impl Drop for Images {
     fn drop(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
+        // The serving threads may ask for more, so the end of this handle alone would not end the maker.
+        let _ = self.wanted.0.send(Order::Stop);
+        if let Some(maker) = self.maker.take() {
+            // A panic was said out loud when it happened.
+            let _ = maker.join();
+        }
     }
 }
 
@@ -154,10 +177,10 @@ struct Maker {
 }
 
 impl Maker {
-    fn work(&self, asked: &Receiver<TreeDigest>) {
+    fn work(&self, asked: &Receiver<Order>) {
         // On Linux this is about the calling thread only. Without it an image is made at the expense of others.
         let _ = rustix::process::setpriority_process(None, 19);
-        for tree in asked {
+        while let Ok(Order::Make(tree)) = asked.recv() {
             if self.is_cancelled() {
                 return;
             }

@@ -17,11 +17,18 @@ use crate::FuseError;
 /// Longest text `fsconfig` takes.
 const STRING_LIMIT: usize = 255;
 
-/// Makes a FUSE mount that is served through `device` and is attached nowhere yet.
-///
-/// It is read-only; the kernel checks permissions; everybody may use it. Set-user-id programs, capabilities and device
-/// nodes work as root; in a user namespace the kernel itself takes away what that may not have.
-pub(crate) fn fuse(device: &File) -> io::Result<OwnedFd> {
+/// Whether set-user-id programs, file capabilities and device nodes in a mount work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// They do, as far as a user namespace lets them: the mount is the root of containers.
+    Full,
+    /// They do not: everybody on the machine sees the mount, and anybody may have made the trees.
+    None,
+}
+
+/// Makes a FUSE mount that is served through `device` and is attached nowhere yet. It is read-only; the kernel checks
+/// permissions; everybody may use it.
+pub(crate) fn fuse(device: &File, trust: Trust) -> io::Result<OwnedFd> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "cbs")?;
     fsconfig_set_string(&context, "subtype", "cbs")?;
@@ -33,7 +40,10 @@ pub(crate) fn fuse(device: &File) -> io::Result<OwnedFd> {
         fsconfig_set_flag(&context, flag)?;
     }
     fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    if trust == Trust::None {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 

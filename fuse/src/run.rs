@@ -8,6 +8,7 @@ use cbs_store::{ContentStore, StoreError, TreeDigest};
 
 use crate::content::Content;
 use crate::images::{ImageConfig, ImageMount, Images};
+use crate::mount::Trust;
 use crate::nodes::NodeTable;
 use crate::root_key::RootKey;
 use crate::session::{Notices, Passthrough, Session, SessionConfig};
@@ -117,6 +118,7 @@ impl RunMount {
             mountpoint: config.mountpoint,
             threads: config.threads,
             passthrough: Passthrough::Off,
+            trust: Trust::Full,
         };
         let shared = Arc::new(Shared::default());
         let nodes = Arc::new(NodeTable::default());
@@ -248,8 +250,8 @@ fn escape(path: &Path) -> Vec<u8> {
 
 /// Starts to serve trees.
 pub(crate) fn start(config: SessionConfig, side: StoreSide, parts: Parts) -> Result<Session, FuseError> {
-    let link = StoreLink::start(side, STORE_WORKERS).map_err(FuseError::session("start a thread"))?;
-    Session::start(config, move |notices: Notices| {
+    let (link, workers) = StoreLink::start(side, STORE_WORKERS).map_err(FuseError::session("start a thread"))?;
+    Session::start(config, workers, move |notices: Notices| {
         let content = Content::open(link, &parts.blobs, Arc::clone(&parts.shared))
             .map_err(FuseError::mount("open the blobs in", &parts.blobs))?;
         Ok(TreeFs::new(parts, content, notices))

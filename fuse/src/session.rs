@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use cbs_store::Timestamp;
@@ -22,6 +22,7 @@ use fuser::{
 use rustix::io::Errno;
 
 use crate::backing::BackingTable;
+use crate::mount::Trust;
 use crate::server::{Attributes, Fit, Found, Keep, Kind, Listing, ListingSink, NodeId, Opened, Server};
 use crate::sync::Once;
 use crate::{FuseError, mount, sys};
@@ -54,6 +55,7 @@ pub(crate) struct SessionConfig {
     pub(crate) mountpoint: PathBuf,
     pub(crate) threads: NonZeroUsize,
     pub(crate) passthrough: Passthrough,
+    pub(crate) trust: Trust,
 }
 
 /// Names at the root of the mount that the kernel shall forget.
@@ -66,12 +68,16 @@ pub(crate) struct Session {
     notices: Notices,
     passthrough: Arc<AtomicBool>,
     finished: Arc<Once>,
+    /// Threads that work for the serving ones and end after them.
+    helpers: Vec<JoinHandle<()>>,
 }
 
 impl Session {
     /// Mounts and serves what `build` makes; it runs on the serving side, with the descriptor table of that side.
+    /// `helpers` end when what was built is dropped.
     pub(crate) fn start<S: Server>(
         config: SessionConfig,
+        helpers: Vec<JoinHandle<()>>,
         build: impl FnOnce(Notices) -> Result<S, FuseError> + Send + 'static,
     ) -> Result<Self, FuseError> {
         let (notices, wanted) = channel();
@@ -84,6 +90,7 @@ impl Session {
             notices: notices.clone(),
             passthrough: Arc::clone(&passthrough),
             finished,
+            helpers,
         };
         let serve = move || {
             match prepare(&config, passthrough, || build(notices)) {
@@ -141,6 +148,13 @@ impl Drop for Session {
             // A container may still stand on it: its requests are answered for as long as this process lives.
             self.finished.wait_for(LAST_USER);
         }
+        if self.finished.has_happened() {
+            // What they hold, such as the store, is to be free when we are gone.
+            for helper in self.helpers.drain(..) {
+                // A panic was said out loud when it happened.
+                let _ = helper.join();
+            }
+        }
     }
 }
 
@@ -152,7 +166,7 @@ fn prepare<S: Server>(
 ) -> Result<fuser::Session<Adapter<S>>, FuseError> {
     sys::private_descriptor_table().map_err(FuseError::session("take a descriptor table"))?;
     let device = open_device()?;
-    let mounted = mount::fuse(&device).map_err(FuseError::mount("mount fuse on", &config.mountpoint))?;
+    let mounted = mount::fuse(&device, config.trust).map_err(FuseError::mount("mount fuse on", &config.mountpoint))?;
     let adapter = Adapter {
         server: build()?,
         try_passthrough: config.passthrough == Passthrough::Try,

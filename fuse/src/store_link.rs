@@ -16,7 +16,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use cbs_store::{BlobDigest, ContentStore, Directory, StoreError, TreeDigest};
 
@@ -52,19 +52,19 @@ struct State {
 }
 
 impl StoreLink {
-    /// Starts workers. Call it on a thread that has the process's descriptor table.
-    pub(crate) fn start(side: StoreSide, workers: usize) -> io::Result<Self> {
+    /// Starts workers, which end with the link. Call it on a thread that has the process's descriptor table.
+    pub(crate) fn start(side: StoreSide, workers: usize) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
         let link = Self {
             queue: Arc::new(Queue::default()),
         };
         let side = Arc::new(side);
+        let mut threads = Vec::new();
         for _ in 0..workers {
             let (queue, side) = (Arc::clone(&link.queue), Arc::clone(&side));
-            thread::Builder::new()
-                .name("cbs-fuse-store".to_owned())
-                .spawn(move || queue.work(&side))?;
+            let worker = thread::Builder::new().name("cbs-fuse-store".to_owned());
+            threads.push(worker.spawn(move || queue.work(&side))?);
         }
-        Ok(link)
+        Ok((link, threads))
     }
 
     /// A directory, `None` when it is not in the store.

@@ -100,8 +100,7 @@ impl TreeFs {
     /// Counts a question about a tree, and wants an image of it when there have been enough.
     fn asked(&self, range: &Range) {
         if let (true, Some(wanted), RootKey::Tree(tree)) = (range.tree.ask(), &self.images, &range.tree.key) {
-            // Without its maker there are no images.
-            let _ = wanted.send(*tree);
+            wanted.want(*tree);
         }
     }
 

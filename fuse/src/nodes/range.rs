@@ -83,12 +83,16 @@ impl Range {
         matches!(self.tree.key, RootKey::Link(..)).then_some(0)
     }
 
-    /// The path of this directory from the root of its tree.
+    /// The path of this directory from the root of its tree. A tree may be deeper than any stack.
     pub(crate) fn path(&self) -> Vec<u8> {
-        let Place::Below(parent, index) = &self.place else {
-            return Vec::new();
-        };
-        parent.path_of(*index)
+        let mut names = Vec::new();
+        let mut place = &self.place;
+        while let Place::Below(parent, index) = place {
+            names.push(&*parent.directory.entries[*index].name);
+            place = &parent.place;
+        }
+        names.reverse();
+        names.join(&b'/')
     }
 
     /// The path of an entry from the root of its tree.
@@ -106,6 +110,20 @@ impl Range {
         match at {
             None => attributes::of_root(node, self.directory.root.as_ref()),
             Some(index) => attributes::of_entry(node, &self.directory.entries[index]),
+        }
+    }
+}
+
+impl Drop for Range {
+    /// Lets go of the parents one after the other: left to itself, each would drop the next inside its own drop, and a
+    /// tree may be deeper than any stack.
+    fn drop(&mut self) {
+        let mut place = std::mem::replace(&mut self.place, Place::Root);
+        while let Place::Below(parent, _) = place {
+            let Some(mut parent) = Arc::into_inner(parent) else {
+                break;
+            };
+            place = std::mem::replace(&mut parent.place, Place::Root);
         }
     }
 }

@@ -200,6 +200,44 @@ fn listings_go_on_where_they_stopped() {
 }
 
 #[test]
+fn no_depth_of_a_tree_exhausts_the_stack() {
+    const DEPTH: usize = 100_000;
+    let deep = || {
+        let store = MemoryStore::default();
+        let mut below = store.put_directory(Directory::default()).expect("put");
+        for _ in 0..DEPTH {
+            let mut directory = Directory::default();
+            directory.set(entry("d", Node::Directory(below)));
+            below = store.put_directory(directory).expect("put");
+        }
+        let fixture = Fixture {
+            store,
+            table: NodeTable::default(),
+            key: RootKey::Tree(below.digest),
+        };
+        fixture.add();
+        let mut nodes = vec![fixture.enter()];
+        for _ in 0..DEPTH {
+            nodes.push(fixture.look(*nodes.last().expect("not empty"), "d"));
+        }
+        let deepest = fixture.table.node(nodes[DEPTH]).expect("known");
+        assert_eq!(deepest.path().len(), 2 * DEPTH - 1);
+        // Parents first: the deepest is what keeps them.
+        for node in nodes {
+            fixture.table.forget(node, 1);
+        }
+        assert_eq!(fixture.ranges(), 0);
+        drop(deepest);
+    };
+    std::thread::Builder::new()
+        .stack_size(128 << 10)
+        .spawn(deep)
+        .expect("start")
+        .join()
+        .expect("no overflow");
+}
+
+#[test]
 fn the_budget_names_the_trees_not_used_for_longest() {
     let store = MemoryStore::default();
     let table = NodeTable::default();

@@ -73,6 +73,15 @@ fn names_lead_to_trees_and_may_change_needs_root() {
     assert!(!root.join("0".repeat(64)).exists());
 
     assert!(is_mounted(&root));
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").expect("mounts");
+    let options = mounts
+        .lines()
+        .find(|line| line.contains(&*root.to_string_lossy()))
+        .expect("our mount");
+    assert!(
+        options.contains("fuse.cbs ro,nosuid,nodev,noatime"),
+        "anybody may have made these trees: {options}"
+    );
     drop(mount);
     assert!(!is_mounted(&root));
     fs::remove_dir(&root).expect("nothing is left");
