@@ -1,7 +1,24 @@
 //! The executors of cbs: containers, sources and file operations.
+//!
+//! ```text
+//! solver ─ Executor ─► LocalExecutor ─┬─ source  images, directories, git, http ─► trees
+//!                                     ├─ run     exec ops ─ launch ─► containers over FUSE trees ─ ingest ─► layers
+//!                                     └─ file, ops  edits of trees
+//! ```
+//! Start at [`LocalExecutor`]. [`launch`] is the container launcher, which knows neither LLB nor the store.
 
+mod config;
+mod error;
+mod executor;
+mod file;
 pub mod launch;
-pub mod source;
+mod ops;
+mod run;
+mod source;
+
+pub use config::{ExecConfig, SandboxConfig, SecretSource};
+pub use executor::LocalExecutor;
+pub use source::SourceError;
 
 /// Runs disk or hashing work off the async workers; a panic there is a panic here.
 pub(crate) async fn blocking<T, F>(work: F) -> T

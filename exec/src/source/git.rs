@@ -13,39 +13,39 @@ use super::SourceError;
 
 /// What a `git` source op asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GitRequest {
+pub(crate) struct GitRequest {
     /// The remote, as git takes it.
-    pub remote: String,
+    pub(crate) remote: String,
     /// Branch, tag, full ref or commit; empty for the remote's HEAD.
-    pub reference: String,
+    pub(crate) reference: String,
     /// Folder of the tree that becomes the root; empty for all of it.
-    pub subdir: String,
+    pub(crate) subdir: String,
     /// Whether `.git` stays.
-    pub keep_git_dir: bool,
+    pub(crate) keep_git_dir: bool,
     /// What the commit must be; a prefix is enough.
-    pub checksum: Option<String>,
+    pub(crate) checksum: Option<String>,
     /// Whether submodules are left out.
-    pub skip_submodules: bool,
+    pub(crate) skip_submodules: bool,
     /// An HTTP `Authorization` header for the remote's host.
-    pub auth_header: Option<String>,
+    pub(crate) auth_header: Option<String>,
     /// Socket of an ssh agent.
-    pub ssh_socket: Option<PathBuf>,
+    pub(crate) ssh_socket: Option<PathBuf>,
     /// Lines of a known_hosts file.
-    pub known_hosts: Option<String>,
+    pub(crate) known_hosts: Option<String>,
 }
 
 /// A commit a remote names now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Commit {
+pub(crate) struct Commit {
     /// 40 (or 64) hex digits.
-    pub id: String,
+    pub(crate) id: String,
     /// The ref it was found under, to be fetched; `None` when the request named the commit itself.
-    pub reference: Option<String>,
+    pub(crate) reference: Option<String>,
 }
 
 impl GitRequest {
     /// Splits `git://` op identifiers: `git://host/path#ref:subdir`. The remote is `full_url` when given.
-    pub fn parse(identifier: &str, full_url: Option<&str>) -> Self {
+    pub(crate) fn parse(identifier: &str, full_url: Option<&str>) -> Self {
         let bare = identifier.strip_prefix("git://").unwrap_or(identifier);
         let (remote, fragment) = bare.split_once('#').unwrap_or((bare, ""));
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
@@ -65,7 +65,7 @@ impl GitRequest {
     ///
     /// # Errors
     /// [`SourceError::Git`] when the remote cannot be asked or has no such reference.
-    pub fn resolve(&self) -> Result<Commit, SourceError> {
+    pub(crate) fn resolve(&self) -> Result<Commit, SourceError> {
         if is_commit(&self.reference) {
             return self.check(Commit {
                 id: self.reference.clone(),
@@ -121,7 +121,7 @@ impl GitRequest {
     ///
     /// # Errors
     /// [`SourceError`] with what git said.
-    pub fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
+    pub(crate) fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
         if !mirror.join("HEAD").exists() {
             self.git(
                 None,
@@ -266,6 +266,44 @@ impl GitRequest {
             output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
     }
+}
+
+/// Standard base64 with padding, for the basic scheme of HTTP.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Gives everything below a checkout one modification time, seconds since 1970. Links are not followed.
+///
+/// # Errors
+/// [`SourceError::Io`] naming the file.
+pub(crate) fn set_times(dir: &Path, seconds: i64) -> Result<(), SourceError> {
+    let time = rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    let mut pending = vec![dir.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(SourceError::io("list", &dir))? {
+            let path = entry.map_err(SourceError::io("list", &dir))?.path();
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::utimensat(rustix::fs::CWD, &path, &times, flags)
+                .map_err(|err| SourceError::io("set the time of", &path)(err.into()))?;
+            if path
+                .symlink_metadata()
+                .map_err(SourceError::io("look at", &path))?
+                .is_dir()
+            {
+                pending.push(path);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a reference is a full commit id.

@@ -21,26 +21,26 @@ const SUM_FACTS: &str = "http.sum.v1";
 
 /// What an `http` source op asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpRequest {
+pub(crate) struct HttpRequest {
     /// The address.
-    pub url: String,
+    pub(crate) url: String,
     /// What its bytes must hash to.
-    pub checksum: Option<Sha256Digest>,
+    pub(crate) checksum: Option<Sha256Digest>,
     /// The name of the file; derived from the address when absent.
-    pub filename: Option<String>,
+    pub(crate) filename: Option<String>,
     /// Permission bits.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// Owner.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// Group.
-    pub gid: u32,
+    pub(crate) gid: u32,
     /// Extra request headers (`http.header.*`).
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 /// A file that was downloaded, now or before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Download {
+pub(crate) struct Download {
     blob: String,
     size: u64,
     sha256: String,
@@ -48,9 +48,16 @@ pub struct Download {
     last_modified: Option<String>,
 }
 
+impl Download {
+    /// What it is, for people.
+    pub(crate) fn text(&self) -> String {
+        format!("sha256:{}", self.sha256)
+    }
+}
+
 impl HttpRequest {
     /// The name of the file in the snapshot: as asked, else the address's last element, else `download`.
-    pub fn file_name(&self) -> String {
+    pub(crate) fn file_name(&self) -> String {
         if let Some(name) = self.filename.as_deref().filter(|name| !name.is_empty()) {
             return name.to_owned();
         }
@@ -63,7 +70,7 @@ impl HttpRequest {
     }
 
     /// The key of what was downloaded: content, name, mode and owner, as BuildKit's http source.
-    pub fn key(&self, download: &Download) -> [u8; 32] {
+    pub(crate) fn key(&self, download: &Download) -> [u8; 32] {
         let mut hasher = KeyHasher::new("cbs.source.http.v1");
         hasher
             .field(download.sha256.as_bytes())
@@ -77,7 +84,7 @@ impl HttpRequest {
     }
 
     /// The snapshot: one file in an empty root.
-    pub fn snapshot(&self, store: &Store, download: &Download) -> Result<Snapshot, SourceError> {
+    pub(crate) fn snapshot(&self, store: &Store, download: &Download) -> Result<Snapshot, SourceError> {
         let blob: BlobDigest = download
             .blob
             .parse()
@@ -119,7 +126,7 @@ impl HttpRequest {
 ///
 /// # Errors
 /// [`SourceError`] naming the address: refused, not found, other bytes than the checksum says.
-pub async fn fetch(
+pub(crate) async fn fetch(
     client: &reqwest::Client,
     store: &Store,
     request: &HttpRequest,
@@ -282,7 +289,7 @@ impl<R: Read, P: Fn(u64, Option<u64>)> Read for Sha256Reader<R, P> {
 }
 
 /// Seconds since 1970 of an IMF-fixdate (RFC 9110 §5.6.7), the form every server of today sends.
-pub fn parse_http_date(text: &str) -> Option<i64> {
+pub(crate) fn parse_http_date(text: &str) -> Option<i64> {
     let mut words = text.split_once(", ")?.1.split(' ');
     let day: i64 = words.next()?.parse().ok()?;
     const MONTHS: [&str; 12] = [

@@ -2,13 +2,29 @@
 //! when a step needs them.
 
 pub(crate) mod bridge;
-pub mod git;
-pub mod http;
+pub(crate) mod git;
+pub(crate) mod http;
+mod local;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
-use cbs_store::StoreError;
+use cbs_image::platform::Platform;
+use cbs_image::reference::Reference;
+use cbs_image::source::{Freshness, ResolvedImage};
+use cbs_solver::{Progress, SourcePin, Step, StepError, pb};
+use cbs_store::edit::{EditError, subtree};
+use cbs_store::ingest::{Eagerness, IngestError, Owners, ScanOptions, scan};
+use cbs_store::patterns::PathFilter;
+use cbs_store::{KeyHasher, Metadata, Sha256Digest, Sharing, Snapshot, StoreError, Timestamp};
+
+use crate::blocking;
+use crate::error::source_error;
+use crate::executor::Shared;
+use git::GitRequest;
+use http::HttpRequest;
 
 /// A source that cannot be had; the message names it.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +61,12 @@ pub enum SourceError {
         /// As found.
         actual: String,
     },
+    /// Files cannot be taken in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// A folder asked for is not in the source.
+    #[error(transparent)]
+    Edit(#[from] EditError),
     /// What the store remembers of a source cannot be read.
     #[error("what the store remembers of {what} is damaged")]
     Facts {
@@ -107,6 +129,352 @@ impl SourceError {
             action,
             path: path.to_owned(),
             source,
+        }
+    }
+}
+
+/// What a source denotes now.
+pub(crate) async fn pin(shared: &Arc<Shared>, step: &Step) -> Result<SourcePin, StepError> {
+    let op = source_op(step)?;
+    let (scheme, rest) = split(op)?;
+    match scheme {
+        "docker-image" | "oci-layout" => pin_image(shared, step, op, scheme, rest).await,
+        "local" => pin_local(shared, step, rest).await,
+        "http" | "https" => pin_http(shared, step, op).await,
+        "git" => pin_git(shared, step, op).await,
+        _ => Err(source_error(SourceError::UnknownScheme(op.identifier.clone()))),
+    }
+}
+
+/// Brings the bytes of a pinned source into the store.
+pub(crate) async fn fetch(shared: &Arc<Shared>, step: &Step) -> Result<Option<Snapshot>, StepError> {
+    let op = source_op(step)?;
+    match split(op)?.0 {
+        "docker-image" | "oci-layout" => {
+            let known = shared
+                .images
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&step.vertex.digest)
+                .cloned();
+            let image = match known {
+                Some(image) => image,
+                None => resolve_image(shared, step, op).await?,
+            };
+            if image.layers.is_empty() {
+                return Ok(None);
+            }
+            let lease = step.lease.clone().unwrap_or_else(|| Arc::clone(&shared.config.lease));
+            let progress: Arc<dyn cbs_image::progress::Progress> = Arc::new(Transfers(step.progress.clone()));
+            let pulled = shared.config.images.pull(&image, &lease, &progress).await;
+            Ok(Some(pulled.map_err(|err| source_error(err.into()))?))
+        }
+        "local" => {
+            let scan = shared
+                .scans
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(&step.vertex.digest)
+                .cloned();
+            let scan = scan.ok_or_else(|| crate::error::invalid("a local source was never looked at"))?;
+            let shared = Arc::clone(shared);
+            blocking(move || local::store_bytes(&shared, &scan)).await.map(Some)
+        }
+        "git" => fetch_git(shared, step, op).await.map(Some),
+        // An http source is whole once it is pinned.
+        _ => match step.pin.as_ref().and_then(|pin| pin.snapshot.clone()) {
+            Some(snapshot) => Ok(Some(snapshot)),
+            None => Ok(pin(shared, step).await?.snapshot),
+        },
+    }
+}
+
+fn source_op(step: &Step) -> Result<&pb::SourceOp, StepError> {
+    match &step.vertex.op {
+        pb::op::Op::Source(op) => Ok(op),
+        _ => Err(crate::error::invalid("not a source op")),
+    }
+}
+
+fn split(op: &pb::SourceOp) -> Result<(&str, &str), StepError> {
+    let parts = op.identifier.split_once("://");
+    parts.ok_or_else(|| source_error(SourceError::UnknownScheme(op.identifier.clone())))
+}
+
+async fn pin_image(
+    shared: &Arc<Shared>,
+    step: &Step,
+    op: &pb::SourceOp,
+    scheme: &str,
+    rest: &str,
+) -> Result<SourcePin, StepError> {
+    let image = resolve_image(shared, step, op).await?;
+    let mut key = KeyHasher::new("cbs.source.image.v1");
+    key.field(image.manifest.as_bytes());
+    let text = image.manifest.oci();
+    step.progress.done(&format!("resolve {scheme}://{rest} {text}"));
+    shared
+        .images
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(step.vertex.digest, image);
+    Ok(SourcePin {
+        key: key.finish().to_vec(),
+        text,
+        snapshot: None,
+    })
+}
+
+async fn resolve_image(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<ResolvedImage, StepError> {
+    let platform = match &step.vertex.platform {
+        Some(platform) => Platform::new(&platform.os, &platform.architecture, &platform.variant),
+        None => Platform::host(),
+    };
+    let (scheme, rest) = split(op)?;
+    let images = &shared.config.images;
+    let resolved = if scheme == "docker-image" {
+        let reference: Reference = rest.parse().map_err(|err| {
+            StepError::caused(
+                cbs_solver::FailureKind::Invalid,
+                format!("`{rest}` is no image reference"),
+                err,
+            )
+        })?;
+        let freshness = match op.attrs.get("image.resolvemode").map(String::as_str) {
+            Some("pull") => Freshness::Current,
+            _ => Freshness::Known,
+        };
+        images.resolve(&reference, &platform, freshness).await
+    } else {
+        let (name, digest) = rest.split_once('@').unwrap_or((rest, ""));
+        let digest = if digest.is_empty() {
+            None
+        } else {
+            Sha256Digest::parse_oci(digest).ok()
+        };
+        let key = op.attrs.get("oci.store").map_or(name, String::as_str);
+        let path = shared
+            .config
+            .layouts
+            .get(key)
+            .cloned()
+            .unwrap_or_else(|| PathBuf::from(key));
+        let tag = digest
+            .is_none()
+            .then(|| name.rsplit_once(':').map(|(_, tag)| tag.to_owned()))
+            .flatten();
+        images.resolve_layout(path, tag, digest, &platform).await
+    };
+    resolved.map_err(|err| source_error(err.into()))
+}
+
+async fn pin_local(shared: &Arc<Shared>, step: &Step, name: &str) -> Result<SourcePin, StepError> {
+    let (shared, step, name) = (Arc::clone(shared), step.clone(), name.to_owned());
+    blocking(move || {
+        let op = source_op(&step)?;
+        let (scan, snapshot) = local::scan_selected(&shared, &step, &name, &op.attrs)?;
+        let content = local::content_of(&shared.config.store, &scan.tree)?;
+        let mut key = KeyHasher::new("cbs.source.local.v1");
+        key.field(&content);
+        let text = scan.tree.to_string();
+        shared
+            .scans
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(step.vertex.digest, Arc::new(scan));
+        Ok(SourcePin {
+            key: key.finish().to_vec(),
+            text,
+            snapshot: Some(snapshot),
+        })
+    })
+    .await
+}
+
+async fn pin_http(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<SourcePin, StepError> {
+    let request = http_request(shared, op).map_err(source_error)?;
+    let (progress, id) = (step.progress.clone(), format!("downloading {}", request.file_name()));
+    let report = {
+        let (progress, id) = (progress.clone(), id.clone());
+        move |current, total: Option<u64>| progress.update(&id, current, total.unwrap_or(0))
+    };
+    let store = &shared.config.store;
+    let download = http::fetch(shared.http(), store, &request, report)
+        .await
+        .map_err(source_error)?;
+    progress.done(&id);
+    let (store, text) = (store.clone(), download.text());
+    blocking(move || {
+        let snapshot = request.snapshot(&store, &download).map_err(source_error)?;
+        Ok(SourcePin {
+            key: request.key(&download).to_vec(),
+            text,
+            snapshot: Some(snapshot),
+        })
+    })
+    .await
+}
+
+fn http_request(shared: &Shared, op: &pb::SourceOp) -> Result<HttpRequest, SourceError> {
+    let attrs = &op.attrs;
+    let number = |name: &str, radix: u32| -> Result<Option<u32>, SourceError> {
+        let Some(text) = attrs.get(name) else { return Ok(None) };
+        let value = u32::from_str_radix(text.trim_start_matches("0o"), radix);
+        value.map(Some).map_err(|_| SourceError::Attribute {
+            name: name.to_owned(),
+            value: text.clone(),
+        })
+    };
+    let checksum = match attrs.get("http.checksum") {
+        None => None,
+        Some(text) => Some(Sha256Digest::parse_oci(text).map_err(|_| SourceError::Attribute {
+            name: "http.checksum".to_owned(),
+            value: text.clone(),
+        })?),
+    };
+    let mut headers: Vec<(String, String)> = attrs
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix("http.header.")?.to_owned(), value.clone())))
+        .collect();
+    if let Some(id) = attrs.get("http.authheadersecret")
+        && let Ok(Some(value)) = shared.secret(id, true)
+    {
+        headers.push((
+            "authorization".to_owned(),
+            String::from_utf8_lossy(&value).trim().to_owned(),
+        ));
+    }
+    Ok(HttpRequest {
+        url: op.identifier.clone(),
+        checksum,
+        filename: attrs.get("http.filename").cloned(),
+        mode: number("http.perm", 8)?.unwrap_or(0o600),
+        uid: number("http.uid", 10)?.unwrap_or(0),
+        gid: number("http.gid", 10)?.unwrap_or(0),
+        headers,
+    })
+}
+
+fn git_request(shared: &Shared, op: &pb::SourceOp) -> Result<GitRequest, StepError> {
+    let attrs = &op.attrs;
+    let flag = |name: &str| attrs.get(name).is_some_and(|value| value == "true");
+    let text = |name: &str| attrs.get(name).cloned().filter(|value| !value.is_empty());
+    let mut request = GitRequest::parse(&op.identifier, attrs.get("git.fullurl").map(String::as_str));
+    request.keep_git_dir = flag("git.keepgitdir");
+    request.skip_submodules = flag("git.skipsubmodules");
+    request.checksum = text("git.checksum");
+    request.known_hosts = text("git.knownsshhosts");
+    if let Some(id) = attrs.get("git.mountsshsock") {
+        request.ssh_socket = shared.config.ssh.get(id).cloned();
+    }
+    if let Some(id) = attrs.get("git.authheadersecret")
+        && let Some(value) = shared.secret(id, true)?
+    {
+        request.auth_header = Some(String::from_utf8_lossy(&value).trim().to_owned());
+    } else if let Some(id) = attrs.get("git.authtokensecret")
+        && let Some(value) = shared.secret(id, true)?
+    {
+        let pair = format!("x-access-token:{}", String::from_utf8_lossy(&value).trim());
+        request.auth_header = Some(format!("basic {}", git::base64(pair.as_bytes())));
+    }
+    Ok(request)
+}
+
+async fn pin_git(shared: &Arc<Shared>, _step: &Step, op: &pb::SourceOp) -> Result<SourcePin, StepError> {
+    let request = git_request(shared, op)?;
+    blocking(move || {
+        let commit = request.resolve().map_err(source_error)?;
+        let mut key = KeyHasher::new("cbs.source.git.v1");
+        key.field(commit.id.as_bytes()).field(request.subdir.as_bytes());
+        key.number(u64::from(request.keep_git_dir))
+            .number(u64::from(request.skip_submodules));
+        Ok(SourcePin {
+            key: key.finish().to_vec(),
+            text: commit.id,
+            snapshot: None,
+        })
+    })
+    .await
+}
+
+async fn fetch_git(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<Snapshot, StepError> {
+    let request = git_request(shared, op)?;
+    let (shared, cancel) = (Arc::clone(shared), step.cancel.clone());
+    let pinned = step.pin.as_ref().map(|pin| pin.text.clone());
+    blocking(move || {
+        let mut commit = request.resolve().map_err(source_error)?;
+        if let Some(id) = pinned
+            && commit.id != id
+        {
+            // The branch moved since it was pinned; the pinned commit is what was promised.
+            commit = git::Commit { id, reference: None };
+        }
+        let config = &shared.config;
+        let mirror = config
+            .store
+            .cache_mount(&format!("git {}", request.remote), Sharing::Locked, &|| {
+                cancel.is_cancelled()
+            })?
+            .ok_or_else(StepError::cancelled)?;
+        let target = config.lease.new_dir("git")?;
+        let result = read_checkout(&shared, &request, &commit, &mirror.path, &target);
+        config.lease.discard(target);
+        let mut mirror = mirror;
+        mirror.seeded()?;
+        let tree = result.map_err(source_error)?;
+        local::as_snapshot(&config.store, tree)
+    })
+    .await
+}
+
+/// Checks a commit out and takes its files in; their times become the commit's, so that a commit is always one tree.
+fn read_checkout(
+    shared: &Shared,
+    request: &GitRequest,
+    commit: &git::Commit,
+    mirror: &Path,
+    target: &Path,
+) -> Result<cbs_store::TreeDigest, SourceError> {
+    let time = request.checkout(commit, mirror, target)?;
+    git::set_times(target, time)?;
+    let store = &shared.config.store;
+    let options = ScanOptions {
+        filter: &PathFilter::default(),
+        owners: Owners::Root,
+        root: &Metadata::new(0o755),
+        cache: None,
+        eagerness: Eagerness::SmallFiles,
+        now: Timestamp::default(),
+        threads: shared.threads,
+    };
+    let scanned = scan(store, target, &options)?;
+    scanned.store(store)?;
+    if request.subdir.is_empty() {
+        return Ok(scanned.tree);
+    }
+    Ok(subtree(store, &scanned.tree, &request.subdir)?)
+}
+
+/// A JSON list in an attribute; empty when the attribute is absent.
+fn attribute_list(attrs: &BTreeMap<String, String>, name: &str) -> Result<Vec<String>, SourceError> {
+    let Some(text) = attrs.get(name) else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_str(text).map_err(|_| SourceError::Attribute {
+        name: name.to_owned(),
+        value: text.clone(),
+    })
+}
+
+/// Shows transfers of images as statuses of their step.
+struct Transfers(Progress);
+
+impl cbs_image::progress::Progress for Transfers {
+    fn status(&self, status: cbs_image::progress::Status<'_>) {
+        if status.is_done {
+            self.0.done(status.id);
+        } else {
+            self.0.update(status.id, status.current, status.total);
         }
     }
 }

@@ -116,7 +116,11 @@ fn images_outlive_the_process_and_make_room_for_new_ones_needs_root() {
         assert!((1_000_000..1_300_000).contains(&size(image)), "{}", size(image));
         view_with_image(&world, &run, trees[1]);
     }
-    assert_eq!(std::sync::Arc::strong_count(&world.store), 1, "the store is still in use");
+    assert_eq!(
+        std::sync::Arc::strong_count(&world.store),
+        1,
+        "the store is still in use"
+    );
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains("erofs"), "{mounts}");
     assert_eq!(fs::read_dir(world.path("image-mounts")).expect("list").count(), 0);

@@ -1,0 +1,223 @@
+//! [`LocalExecutor`]: the solver's executor on this machine.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cbs_fuse::{LowerMode, Privilege, RunConfig, RunMount};
+use cbs_image::source::ResolvedImage;
+use cbs_solver::llb::VertexDigest;
+use cbs_solver::{BoxFuture, Executor, FailureKind, SourcePin, Step, StepError, pb};
+use cbs_store::Snapshot;
+use cbs_store::ingest::Scan;
+
+use crate::config::{ExecConfig, SecretSource};
+use crate::launch::{CancelHandle, Launcher, OverlayXattrs, probe};
+use crate::{blocking, file, ops, run, source};
+
+/// Where the store keeps which lower mode a kernel has.
+const MODE_FACTS: &str = "lower-mode.v1";
+
+/// Runs ops in containers of this machine and brings sources into the store.
+///
+/// The FUSE mount and the launcher are set up when the first step needs them, so that a build in which everything is cached
+/// pays for neither.
+pub struct LocalExecutor(Arc<Shared>);
+
+/// What all steps share.
+pub(crate) struct Shared {
+    // Before the configuration, whose lease removes the folder it is mounted in.
+    mount: Mutex<Option<Arc<RunMount>>>,
+    launcher: OnceLock<Launcher>,
+    http: OnceLock<reqwest::Client>,
+    pub(crate) config: ExecConfig,
+    pub(crate) threads: NonZeroUsize,
+    pub(crate) scans: Mutex<HashMap<VertexDigest, Arc<Scan>>>,
+    pub(crate) images: Mutex<HashMap<VertexDigest, ResolvedImage>>,
+}
+
+impl LocalExecutor {
+    /// Takes the services; nothing is mounted or started yet.
+    pub fn new(config: ExecConfig) -> Self {
+        Self(Arc::new(Shared {
+            mount: Mutex::new(None),
+            launcher: OnceLock::new(),
+            http: OnceLock::new(),
+            config,
+            threads: run::ingest_threads(),
+            scans: Mutex::default(),
+            images: Mutex::default(),
+        }))
+    }
+}
+
+impl std::fmt::Debug for LocalExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalExecutor").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The mount that shows trees below containers.
+    pub(crate) fn mount(&self) -> Result<Arc<RunMount>, StepError> {
+        let mut mount = self.mount.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mount) = &*mount {
+            return Ok(Arc::clone(mount));
+        }
+        let fail = |err: cbs_fuse::FuseError| {
+            StepError::caused(
+                FailureKind::System,
+                format!("cannot show trees to containers: {err}"),
+                err,
+            )
+        };
+        let mode = match self.config.lower_mode {
+            Some(mode) => mode,
+            None => self.probe_mode().map_err(fail)?,
+        };
+        let config = RunConfig {
+            store: Arc::new(self.config.store.clone()),
+            blobs: self.config.store.blobs_dir(),
+            mountpoint: self.config.lease.new_dir("fuse")?,
+            mode,
+            privilege: self.config.privilege,
+            threads: cbs_fuse::default_threads(),
+            images: None,
+            entry_budget: cbs_fuse::DEFAULT_ENTRY_BUDGET,
+        };
+        let made = Arc::new(RunMount::mount(config).map_err(fail)?);
+        *mount = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Asks the kernel once, and remembers what it said for as long as it is this kernel.
+    fn probe_mode(&self) -> Result<LowerMode, cbs_fuse::FuseError> {
+        let store = &self.config.store;
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let kernel = format!("{release} {:?}", self.config.privilege);
+        // A store that cannot say is a store that is asked again.
+        match store
+            .fact(MODE_FACTS, &kernel)
+            .ok()
+            .flatten()
+            .as_ref()
+            .map(|(value, _)| value.as_slice())
+        {
+            Some(b"data-only") => return Ok(LowerMode::DataOnly),
+            Some(b"plain") => return Ok(LowerMode::Plain),
+            _ => {}
+        }
+        let mode = cbs_fuse::probe(self.config.lease.scratch(), self.config.privilege)?;
+        let text: &[u8] = match mode {
+            LowerMode::DataOnly => b"data-only",
+            LowerMode::Plain => b"plain",
+        };
+        store.put_fact(MODE_FACTS, &kernel, text).unwrap_or_default();
+        Ok(mode)
+    }
+
+    pub(crate) fn launcher(&self) -> Result<&Launcher, StepError> {
+        Ok(self.launcher.get_or_init(|| Launcher::new(probe::Facts::probe())))
+    }
+
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        self.http.get_or_init(reqwest::Client::new)
+    }
+
+    /// In which name space overlays keep their attributes.
+    pub(crate) fn xattrs(&self) -> OverlayXattrs {
+        match self.config.privilege {
+            Privilege::Root => OverlayXattrs::Trusted,
+            Privilege::UserNamespace => OverlayXattrs::User,
+        }
+    }
+
+    /// A secret's bytes; `None` for an optional one that was not given.
+    pub(crate) fn secret(&self, id: &str, optional: bool) -> Result<Option<Arc<[u8]>>, StepError> {
+        match self.config.secrets.get(id) {
+            Some(SecretSource::Value(bytes)) => Ok(Some(Arc::clone(bytes))),
+            Some(SecretSource::File(path)) => match std::fs::read(path) {
+                Ok(bytes) => Ok(Some(bytes.into())),
+                Err(err) => {
+                    let message = format!("cannot read secret `{id}` from `{}`", path.display());
+                    Err(StepError::caused(FailureKind::MissingSource, message, err))
+                }
+            },
+            None if optional => Ok(None),
+            None => Err(StepError::new(
+                FailureKind::MissingSource,
+                format!("secret {id}: not found; pass it with --secret id={id},src=FILE"),
+            )),
+        }
+    }
+}
+
+/// Ends a container when the future that waits for it is dropped.
+struct CancelOnDrop(Arc<CancelHandle>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Executor for LocalExecutor {
+    fn pin(&self, step: Step) -> BoxFuture<'_, Result<SourcePin, StepError>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { source::pin(&shared, &step).await })
+    }
+
+    fn run(
+        &self,
+        step: Step,
+        inputs: Vec<Option<Snapshot>>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Snapshot>>, StepError>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            match &step.vertex.op {
+                pb::op::Op::Source(_) => Ok(vec![source::fetch(&shared, &step).await?]),
+                pb::op::Op::Exec(_) => run_exec(shared, step, inputs).await,
+                pb::op::Op::File(_) | pb::op::Op::Merge(_) | pb::op::Op::Diff(_) => {
+                    blocking(move || run_edit(&shared, &step, &inputs)).await
+                }
+                pb::op::Op::Build(_) => Err(StepError::new(
+                    FailureKind::Unsupported,
+                    "build ops inside a definition are not supported yet",
+                )),
+            }
+        })
+    }
+}
+
+async fn run_exec(
+    shared: Arc<Shared>,
+    step: Step,
+    inputs: Vec<Option<Snapshot>>,
+) -> Result<Vec<Option<Snapshot>>, StepError> {
+    let handle = CancelHandle::new()
+        .map_err(|err| StepError::caused(FailureKind::System, "cannot make a handle to cancel with", err))?;
+    let guard = CancelOnDrop(Arc::new(handle));
+    let (cancel, token) = (Arc::clone(&guard.0), step.cancel.clone());
+    let running = blocking(move || {
+        let pb::op::Op::Exec(op) = &step.vertex.op else {
+            return Err(crate::error::invalid("not an exec op"));
+        };
+        run::run(&shared, &step, op, &inputs, &cancel)
+    });
+    let mut running = std::pin::pin!(running);
+    tokio::select! {
+        result = &mut running => return result,
+        () = token.cancelled() => guard.0.cancel(),
+    }
+    running.await
+}
+
+fn run_edit(shared: &Shared, step: &Step, inputs: &[Option<Snapshot>]) -> Result<Vec<Option<Snapshot>>, StepError> {
+    let store = &shared.config.store;
+    match &step.vertex.op {
+        pb::op::Op::File(op) => file::run(store, op, inputs),
+        pb::op::Op::Merge(op) => Ok(vec![ops::merge(store, op, inputs)?]),
+        pb::op::Op::Diff(op) => Ok(vec![ops::diff(store, op, inputs)?]),
+        _ => Err(crate::error::invalid("not an op that edits trees")),
+    }
+}

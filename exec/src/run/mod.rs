@@ -1,0 +1,382 @@
+//! Exec ops: one container over the trees of its inputs, and what it left as new trees.
+//!
+//! ```text
+//! input trees ─ FUSE views ─► overlays, binds ─┐
+//! cache, tmpfs, secret, ssh ───────────────────┼─► ContainerSpec ─ Launcher ─► exit report
+//! passwd, env, limits ─────────────────────────┘                      │
+//!                    upper directories ─ ingest ─► tree + layer ◄─────┘
+//! ```
+//! Blocking. Uppers lie in the lease's scratch and are thrown away afterwards, whatever happened.
+
+mod mounts;
+mod process;
+
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use cbs_fuse::View;
+use cbs_solver::{FailureKind, LogSink, Step, StepError, Stream, pb};
+use cbs_store::diff::empty_tree;
+use cbs_store::ingest::{OverlayAttributes, UpperOptions, upperdir};
+use cbs_store::{CacheMount, DirectoryStore, Layer, Metadata, Snapshot, Timestamp, TreeDigest};
+
+use crate::error::ingest_error;
+use crate::executor::Shared;
+use crate::launch::{
+    Access, CancelHandle, ContainerSpec, CreatedFor, ExitReport, ExitStatus, LaunchError, Network, OutputSink,
+    OutputStream, OverlayMount, OverlayXattrs, RootFs, Security,
+};
+
+/// An overlay whose changes are an output, or thrown away.
+struct Upper {
+    /// The folder of upper and work.
+    dir: PathBuf,
+    /// What it lies over, and the input that was.
+    tree: TreeDigest,
+    base: Option<Snapshot>,
+    /// Which output it is.
+    output: Option<usize>,
+    /// Where it is mounted.
+    dest: PathBuf,
+}
+
+/// Everything that has to live while the container runs.
+struct Held<'a> {
+    shared: &'a Shared,
+    views: Vec<View>,
+    caches: Vec<CacheMount>,
+    uppers: Vec<Upper>,
+    scratch: Vec<PathBuf>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        for dir in self
+            .uppers
+            .iter()
+            .map(|upper| upper.dir.clone())
+            .chain(self.scratch.drain(..))
+        {
+            self.shared.config.lease.discard(dir);
+        }
+    }
+}
+
+/// Runs an exec op.
+pub(crate) fn run(
+    shared: &Shared,
+    step: &Step,
+    op: &pb::ExecOp,
+    inputs: &[Option<Snapshot>],
+    cancel: &CancelHandle,
+) -> Result<Vec<Option<Snapshot>>, StepError> {
+    let meta = op
+        .meta
+        .as_ref()
+        .ok_or_else(|| crate::error::invalid("an exec op has no process"))?;
+    check_platform(step)?;
+    let root = op
+        .mounts
+        .iter()
+        .find(|mount| mount.dest == "/")
+        .ok_or_else(|| crate::error::invalid("an exec op has no root mount"))?;
+    let root_input = input_of(inputs, root.input);
+    let root_tree = match root_input {
+        Some(snapshot) => snapshot.tree,
+        None => empty_tree(&shared.config.store)?,
+    };
+    let mut held = Held {
+        shared,
+        views: Vec::new(),
+        caches: Vec::new(),
+        uppers: Vec::new(),
+        scratch: Vec::new(),
+    };
+    let rootfs = RootFs::Overlay(held.overlay(root_tree, root_input.cloned(), output_of(root), Path::new("/"))?);
+    let process = process::build(shared, op, meta, &root_tree)?;
+    let mut specs = process.files;
+    specs.extend(mounts::build(&mut held, op, inputs, meta, step)?);
+    let spec = ContainerSpec {
+        rootfs,
+        rootfs_access: if root.readonly {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        },
+        mounts: specs,
+        process: process.process,
+        hostname: process.hostname.into(),
+        network: network(shared, op)?,
+        security: security(shared, op)?,
+        user_namespace: None,
+        shm_size: mounts::shm_size(op),
+        devices: Vec::new(),
+        resources: shared.config.sandbox.resources.clone(),
+        oom_score_adj: None,
+        emulators: Vec::new(),
+    };
+    let mut sink = Sink(&step.log);
+    let report = shared
+        .launcher()?
+        .run(&spec, cancel, &mut sink)
+        .map_err(|err| launch_error(meta, err))?;
+    for unmet in &report.unmet_limits {
+        step.progress.warn(
+            format!("limit {} was not set: {}", unmet.limit, unmet.reason),
+            Vec::new(),
+            "",
+        );
+    }
+    check_status(meta, &report)?;
+    collect(&held, op, inputs, &report)
+}
+
+/// The number of outputs is fixed by the op; a read-only mount's output is its input.
+fn collect(
+    held: &Held<'_>,
+    op: &pb::ExecOp,
+    inputs: &[Option<Snapshot>],
+    report: &ExitReport,
+) -> Result<Vec<Option<Snapshot>>, StepError> {
+    let count = op
+        .mounts
+        .iter()
+        .filter_map(output_of)
+        .map(|output| output + 1)
+        .max()
+        .unwrap_or(0);
+    let mut outputs = vec![None; count];
+    for mount in &op.mounts {
+        if let Some(output) = output_of(mount)
+            && mount.readonly
+        {
+            outputs[output] = input_of(inputs, mount.input).cloned();
+        }
+    }
+    let store = &held.shared.config.store;
+    for upper in &held.uppers {
+        let Some(output) = upper.output else { continue };
+        let stubs: Vec<PathBuf> = report
+            .created
+            .iter()
+            .filter(|created| created.purpose == CreatedFor::Mount)
+            .filter_map(|created| created.path.strip_prefix(&upper.dest).ok().map(Path::to_owned))
+            .collect();
+        let options = UpperOptions {
+            stubs: &stubs,
+            attributes: match held.shared.xattrs() {
+                OverlayXattrs::Trusted => OverlayAttributes::Trusted,
+                OverlayXattrs::User => OverlayAttributes::User,
+            },
+            threads: held.shared.threads,
+        };
+        let left = upperdir(store, &upper.dir.join("upper"), &upper.tree, &options).map_err(ingest_error)?;
+        let mut layers = upper.base.as_ref().map(|base| base.layers.clone()).unwrap_or_default();
+        layers.push(Layer {
+            diff: left.layer,
+            diff_id: None,
+        });
+        outputs[output] = Some(Snapshot {
+            tree: left.tree,
+            layers,
+        });
+    }
+    Ok(outputs)
+}
+
+impl Held<'_> {
+    /// An overlay over a tree with a fresh upper.
+    fn overlay(
+        &mut self,
+        tree: TreeDigest,
+        base: Option<Snapshot>,
+        output: Option<usize>,
+        dest: &Path,
+    ) -> Result<OverlayMount, StepError> {
+        self.overlay_below(tree, Path::new(""), base, output, dest)
+    }
+
+    /// The same for a directory of the tree; such an overlay's changes are no output.
+    fn overlay_below(
+        &mut self,
+        tree: TreeDigest,
+        below: &Path,
+        base: Option<Snapshot>,
+        output: Option<usize>,
+        dest: &Path,
+    ) -> Result<OverlayMount, StepError> {
+        let shared = self.shared;
+        let view = shared.mount()?.view(tree);
+        let dir = shared.config.lease.new_dir("run")?;
+        let (upper, work) = (dir.join("upper"), dir.join("work"));
+        let root = if below.as_os_str().is_empty() {
+            shared.config.store.need_directory(&tree)?.root.clone()
+        } else {
+            let found = cbs_store::edit::lookup(&shared.config.store, &tree, below.as_os_str().as_encoded_bytes());
+            found.map_err(crate::error::edit_error)?.map(|entry| entry.meta)
+        };
+        // The merged root shows the upper directory's metadata, so it has to be the tree's.
+        make_upper(&upper, &root.unwrap_or_else(|| Metadata::new(0o755))).map_err(|err| system("make", &upper, err))?;
+        std::fs::create_dir(&work).map_err(|err| system("make", &work, err))?;
+        let overlay = OverlayMount {
+            lower: vec![view.lower_dir().join(below)],
+            data_only: view.data_dir().map(Path::to_owned).into_iter().collect(),
+            upper,
+            work,
+            xattrs: shared.xattrs(),
+        };
+        self.views.push(view);
+        self.uppers.push(Upper {
+            dir,
+            tree,
+            base,
+            output,
+            dest: dest.to_owned(),
+        });
+        Ok(overlay)
+    }
+}
+
+fn make_upper(path: &Path, meta: &Metadata) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path)?;
+    chown(path, Some(meta.uid), Some(meta.gid))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(meta.mode))?;
+    let Timestamp { seconds, nanos } = meta.mtime;
+    let time = rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::from(nanos),
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        path,
+        &times,
+        rustix::fs::AtFlags::empty(),
+    )?)
+}
+
+/// A failure of the operating system on a path.
+fn system(action: &str, path: &Path, source: std::io::Error) -> StepError {
+    StepError::caused(
+        FailureKind::System,
+        format!("cannot {action} `{}`", path.display()),
+        source,
+    )
+}
+
+fn input_of(inputs: &[Option<Snapshot>], index: i64) -> Option<&Snapshot> {
+    usize::try_from(index)
+        .ok()
+        .and_then(|index| inputs.get(index))
+        .and_then(Option::as_ref)
+}
+
+fn output_of(mount: &pb::Mount) -> Option<usize> {
+    let keeps = matches!(mount.mount_type(), pb::MountType::Bind);
+    usize::try_from(mount.output).ok().filter(|_| keeps)
+}
+
+fn network(shared: &Shared, op: &pb::ExecOp) -> Result<Network, StepError> {
+    match op.network() {
+        pb::NetMode::None => Ok(Network::None),
+        pb::NetMode::Host if !shared.config.sandbox.allow_host_network => Err(StepError::new(
+            FailureKind::Denied,
+            "network.host is not allowed; grant it with --allow network.host",
+        )),
+        pb::NetMode::Host | pb::NetMode::Unset => Ok(Network::Host),
+    }
+}
+
+fn security(shared: &Shared, op: &pb::ExecOp) -> Result<Security, StepError> {
+    match op.security() {
+        pb::SecurityMode::Sandbox => Ok(Security::Sandbox),
+        pb::SecurityMode::Insecure if shared.config.sandbox.allow_insecure => Ok(Security::Insecure),
+        pb::SecurityMode::Insecure => Err(StepError::new(
+            FailureKind::Denied,
+            "security.insecure is not allowed; grant it with --allow security.insecure",
+        )),
+    }
+}
+
+/// Foreign platforms need an emulator, which this executor does not start yet.
+fn check_platform(step: &Step) -> Result<(), StepError> {
+    let Some(platform) = &step.vertex.platform else {
+        return Ok(());
+    };
+    let native = match std::env::consts::ARCH {
+        "x86_64" => ["amd64", "386"].as_slice(),
+        "aarch64" => ["arm64"].as_slice(),
+        other => &[other],
+    };
+    if platform.architecture.is_empty() || native.contains(&platform.architecture.as_str()) {
+        return Ok(());
+    }
+    let text = cbs_solver::platform_text(platform);
+    Err(StepError::new(
+        FailureKind::Unsupported,
+        format!("this machine cannot run steps for {text} without emulation"),
+    ))
+}
+
+fn launch_error(meta: &pb::Meta, error: LaunchError) -> StepError {
+    match error {
+        LaunchError::Cancelled => StepError::cancelled(),
+        LaunchError::Exec(err) => {
+            let message = format!(
+                "process `{}` did not complete successfully: {err}: exit code: {}",
+                meta.args.join(" "),
+                err.exit_code()
+            );
+            StepError::caused(FailureKind::ExitCode(i32::from(err.exit_code())), message, err)
+        }
+        LaunchError::Spec(err) => StepError::caused(FailureKind::Invalid, err.to_string(), err),
+        other => StepError::caused(FailureKind::System, other.to_string(), other),
+    }
+}
+
+fn check_status(meta: &pb::Meta, report: &ExitReport) -> Result<(), StepError> {
+    let code = i32::from(report.status.code());
+    let valid = if meta.valid_exit_codes.is_empty() {
+        code == 0
+    } else {
+        meta.valid_exit_codes.contains(&code)
+    };
+    let (kind, text) = match report.status {
+        ExitStatus::Exited(_) if valid => return Ok(()),
+        ExitStatus::Exited(_) => (FailureKind::ExitCode(code), format!("exit code: {code}")),
+        ExitStatus::Signaled(signal) => (FailureKind::Signal(signal), format!("killed by signal {signal}")),
+        ExitStatus::OutOfMemory { .. } => (
+            FailureKind::OutOfMemory,
+            "killed for lack of memory; give it more or build fewer steps at once".to_owned(),
+        ),
+    };
+    let command = meta.args.join(" ");
+    Err(StepError::new(
+        kind,
+        format!("process \"{command}\" did not complete successfully: {text}"),
+    ))
+}
+
+/// What the container prints goes to the step's log.
+struct Sink<'a>(&'a LogSink);
+
+impl OutputSink for Sink<'_> {
+    fn write(&mut self, stream: OutputStream, bytes: &[u8]) {
+        let stream = match stream {
+            OutputStream::Stdout => Stream::Stdout,
+            OutputStream::Stderr => Stream::Stderr,
+        };
+        self.0.write(stream, bytes);
+    }
+}
+
+/// How many threads read an upper directory.
+pub(crate) fn ingest_threads() -> NonZeroUsize {
+    std::thread::available_parallelism()
+        .unwrap_or(NonZeroUsize::MIN)
+        .min(NonZeroUsize::MIN.saturating_add(3))
+}
