@@ -4,7 +4,7 @@ use cbs_solver::{StepError, pb};
 use cbs_store::diff::{self, apply, empty_tree};
 use cbs_store::{Layer, Snapshot, Store};
 
-fn pick<'a>(inputs: &'a [Option<Snapshot>], index: i64) -> Option<&'a Snapshot> {
+fn pick(inputs: &[Option<Snapshot>], index: i64) -> Option<&Snapshot> {
     usize::try_from(index)
         .ok()
         .and_then(|index| inputs.get(index))

@@ -161,7 +161,13 @@ fn collect(
             .created
             .iter()
             .filter(|created| created.purpose == CreatedFor::Mount)
-            .filter_map(|created| created.path.strip_prefix(&upper.dest).ok().map(Path::to_owned))
+            .filter_map(|created| {
+                created
+                    .path
+                    .strip_prefix(upper.dest.strip_prefix("/").unwrap_or(&upper.dest))
+                    .ok()
+                    .map(Path::to_owned)
+            })
             .collect();
         let options = UpperOptions {
             stubs: &stubs,
