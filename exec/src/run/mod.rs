@@ -8,6 +8,7 @@
 //! ```
 //! Blocking. Uppers lie in the lease's scratch and are thrown away afterwards, whatever happened.
 
+mod emulate;
 mod mounts;
 mod process;
 
@@ -75,7 +76,7 @@ pub(crate) fn run(
         .meta
         .as_ref()
         .ok_or_else(|| crate::error::invalid("an exec op has no process"))?;
-    check_platform(step)?;
+    let emulation = emulate::emulation(step.vertex.platform.as_ref())?;
     let root = op
         .mounts
         .iter()
@@ -109,12 +110,12 @@ pub(crate) fn run(
         hostname: process.hostname.into(),
         network: network(shared, op)?,
         security: security(shared, op)?,
-        user_namespace: None,
+        user_namespace: emulation.user_namespace,
         shm_size: mounts::shm_size(op),
         devices: Vec::new(),
         resources: shared.config.sandbox.resources.clone(),
         oom_score_adj: None,
-        emulators: Vec::new(),
+        emulators: emulation.emulators,
     };
     let mut sink = Sink(&step.log);
     let report = shared
@@ -306,26 +307,6 @@ fn security(shared: &Shared, op: &pb::ExecOp) -> Result<Security, StepError> {
             "security.insecure is not allowed; grant it with --allow security.insecure",
         )),
     }
-}
-
-/// Foreign platforms need an emulator, which this executor does not start yet.
-fn check_platform(step: &Step) -> Result<(), StepError> {
-    let Some(platform) = &step.vertex.platform else {
-        return Ok(());
-    };
-    let native = match std::env::consts::ARCH {
-        "x86_64" => ["amd64", "386"].as_slice(),
-        "aarch64" => ["arm64"].as_slice(),
-        other => &[other],
-    };
-    if platform.architecture.is_empty() || native.contains(&platform.architecture.as_str()) {
-        return Ok(());
-    }
-    let text = cbs_solver::platform_text(platform);
-    Err(StepError::new(
-        FailureKind::Unsupported,
-        format!("this machine cannot run steps for {text} without emulation"),
-    ))
 }
 
 fn launch_error(meta: &pb::Meta, error: LaunchError) -> StepError {
