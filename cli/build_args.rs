@@ -29,11 +29,11 @@ pub(crate) struct CommonBuildArgs {
     #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
     pub(crate) progress: ProgressMode,
     /// Run every step again; the new results are stored
-    #[arg(long)]
-    pub(crate) no_cache: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_cache: Option<bool>,
     /// Ask registries about tags even when an image is known
-    #[arg(long)]
-    pub(crate) pull: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) pull: Option<bool>,
     /// Push the result to its registry (short for --output type=registry)
     #[arg(long)]
     pub(crate) push: bool,
@@ -190,11 +190,14 @@ pub(crate) struct BakeArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) var: Vec<String>,
     /// Print the resolved targets as JSON and stop
-    #[arg(long)]
+    #[arg(long, conflicts_with = "list")]
     pub(crate) print: bool,
     /// List targets or variables and stop: targets|variables[,format=json]
     #[arg(long, value_name = "WHAT")]
     pub(crate) list: Option<String>,
+    /// Source policies, or how they are applied
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Vec<String>,
     /// What to do: build, check, outline or targets
     #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,

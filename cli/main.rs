@@ -17,6 +17,10 @@ use args::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
+        Command::Bake(args) => commands::bake::run(&cli.global, args),
+        Command::Build(_) | Command::Realize(_) | Command::Plan(_) | Command::Export(_) | Command::Log(_) => {
+            Err(anyhow::anyhow!("not yet"))
+        }
         Command::Gc(args) => commands::gc::run(&cli.global, args),
         Command::Du(args) => commands::du::run(&cli.global, args),
         Command::Store(command) => commands::store::run(&cli.global, command),

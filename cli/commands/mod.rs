@@ -1,5 +1,6 @@
 //! One file a command, and what several of them need.
 
+pub(crate) mod bake;
 pub(crate) mod du;
 pub(crate) mod gc;
 pub(crate) mod mount;
