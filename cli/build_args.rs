@@ -23,7 +23,7 @@ pub(crate) enum ProgressMode {
 }
 
 /// Flags that `build`, `bake` and `realize` share.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct CommonBuildArgs {
     /// How to show progress
     #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
@@ -64,7 +64,7 @@ pub(crate) struct CommonBuildArgs {
 }
 
 /// `cbs realize`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:
   cbs realize docker-bake.hcl#app-release --output type=oci,dest=app.tar
   cbs realize .                      the bake file or Dockerfile of this folder
@@ -90,7 +90,7 @@ pub(crate) struct RealizeArgs {
 }
 
 /// `cbs build`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BuildArgs {
     /// The build context: a folder, a git or http URL, or `-` for a tar stream or Dockerfile on standard input
     #[arg(value_name = "PATH|URL|-", default_value = ".")]
@@ -175,7 +175,7 @@ pub(crate) struct BuildArgs {
 }
 
 /// `cbs bake`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BakeArgs {
     /// Targets and groups [default: `default`]; a git or http URL first names a remote definition
     #[arg(value_name = "TARGET")]
@@ -209,7 +209,7 @@ pub(crate) struct BakeArgs {
 }
 
 /// `cbs plan`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PlanArgs {
     /// FILE#TARGET, FILE, DIR or DIR#TARGET
     #[arg(required = true, value_name = "REF")]
@@ -229,7 +229,7 @@ pub(crate) struct PlanArgs {
 }
 
 /// `cbs export`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ExportArgs {
     /// The name it was realised under, such as docker-bake.hcl#app-release, or one of its tags
     pub(crate) name: String,
@@ -243,7 +243,7 @@ pub(crate) struct ExportArgs {
 }
 
 /// `cbs log`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct LogArgs {
     /// The name it was realised under [default: the last build]
     #[arg(value_name = "NAME[#STEP]")]

@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn the_time_of_a_commit() {
-        let commit = "tree 1\nauthor A <a@b> 5 +0100\ncommitter B C <b@c> 1700000000 +0200\n\ncommitter X <x> 1 +0000\n";
+        let commit =
+            "tree 1\nauthor A <a@b> 5 +0100\ncommitter B C <b@c> 1700000000 +0200\n\ncommitter X <x> 1 +0000\n";
         assert_eq!(committer_time(commit), Some(1_700_000_000));
         assert_eq!(committer_time(""), None);
         let folder = tempfile::tempdir().expect("tempdir");

@@ -44,7 +44,11 @@ pub(crate) struct LoweredPlatform {
 }
 
 /// Fetches the Dockerfiles that are not here yet.
-pub(crate) async fn fetch_dockerfiles(targets: &mut [BuildTarget], ctx: &Ctx, store: &cbs_store::Store) -> anyhow::Result<()> {
+pub(crate) async fn fetch_dockerfiles(
+    targets: &mut [BuildTarget],
+    ctx: &Ctx,
+    store: &cbs_store::Store,
+) -> anyhow::Result<()> {
     for target in targets {
         let Work::Dockerfile { file, options } = &mut target.work else {
             continue;

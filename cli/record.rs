@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use cbs_frontends::bake::{Annotation, AnnotationKind};
 use cbs_image::config::ImageConfig;
 use cbs_image::platform::Platform;
 use cbs_image::reference::Reference;
@@ -56,6 +57,24 @@ pub(crate) struct AnnotationRecord {
     pub(crate) key: String,
     /// What it says.
     pub(crate) value: String,
+}
+
+impl AnnotationRecord {
+    /// What a planned build says.
+    pub(crate) fn of(annotation: &Annotation) -> Self {
+        let kind = match annotation.kind {
+            None | Some(AnnotationKind::Manifest) => "manifest",
+            Some(AnnotationKind::ManifestDescriptor) => "manifest-descriptor",
+            Some(AnnotationKind::Index) => "index",
+            Some(AnnotationKind::IndexDescriptor) => "index-descriptor",
+        };
+        Self {
+            kind: kind.to_owned(),
+            platform: annotation.platform.clone(),
+            key: annotation.key.clone(),
+            value: annotation.value.clone(),
+        }
+    }
 }
 
 /// One step.
@@ -223,7 +242,12 @@ mod tests {
         put("/other/docker-bake.hcl#app", &[]);
         put("/other/docker-bake.hcl#web", &[]);
         let found = |name: &str| find(&store, name).map(|(root, _)| root.name);
-        for name in ["/src/docker-bake.hcl#app", "src/docker-bake.hcl#app", "example/app:1", "/src#app"] {
+        for name in [
+            "/src/docker-bake.hcl#app",
+            "src/docker-bake.hcl#app",
+            "example/app:1",
+            "/src#app",
+        ] {
             assert_eq!(found(name).expect(name), "/src/docker-bake.hcl#app", "{name}");
         }
         assert_eq!(found("web").expect("web"), "/other/docker-bake.hcl#web");

@@ -8,7 +8,7 @@ use cbs_frontends::dockerfile::{BuildOptions, MainContext, context_definition};
 use cbs_solver::llb::{DefinitionBuilder, Edge};
 use cbs_solver::{Ctx, Graph, Need, Request, pb, solve};
 use cbs_store::edit::lookup;
-use cbs_store::{Node, Store, TreeDigest};
+use cbs_store::{Blob, BlobStore as _, Node, Store, TreeDigest};
 
 use crate::failure;
 use crate::session::SolveSettings;
@@ -18,9 +18,15 @@ use crate::target::DockerfileText;
 const DOWNLOADED: &str = "context";
 /// Larger Dockerfiles are none.
 const MAX_DOCKERFILE: u64 = 16 << 20;
+/// What is looked at to know an archive.
+const HEAD: u64 = 512;
 
 /// Finds out whether a download that is the main context is an archive or a Dockerfile.
-pub(crate) async fn settle_context(options: &mut BuildOptions, ctx: &Ctx, store: &Store) -> anyhow::Result<Option<Vec<u8>>> {
+pub(crate) async fn settle_context(
+    options: &mut BuildOptions,
+    ctx: &Ctx,
+    store: &Store,
+) -> anyhow::Result<Option<Vec<u8>>> {
     let MainContext::HttpArchive { url } = &options.context else {
         return Ok(None);
     };
@@ -29,12 +35,15 @@ pub(crate) async fn settle_context(options: &mut BuildOptions, ctx: &Ctx, store:
     as_file.context = MainContext::HttpFile { url: url.clone() };
     let definition = context_definition(&as_file)?.context("a download has a definition")?;
     let tree = fetch(&url, definition, ctx).await?;
-    let data = read_file(store, &tree, DOWNLOADED)?.with_context(|| format!("{url} gave no file"))?;
-    if is_archive(&data) {
+    let missing = || format!("{url} gave no file");
+    let (blob, _) = open_file(store, &tree, DOWNLOADED)?.with_context(missing)?;
+    let mut head = Vec::new();
+    blob.reader().take(HEAD).read_to_end(&mut head)?;
+    if is_archive(&head) {
         return Ok(None);
     }
     options.context = as_file.context;
-    Ok(Some(data))
+    read_file(store, &tree, DOWNLOADED)
 }
 
 /// The Dockerfile of a context that is not on this machine.
@@ -101,20 +110,29 @@ pub(crate) async fn fetch(name: &str, definition: pb::Definition, ctx: &Ctx) -> 
 
 /// A file of a tree, links followed; `None` when there is none.
 pub(crate) fn read_file(store: &Store, tree: &TreeDigest, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+    let Some((blob, size)) = open_file(store, tree, path)? else {
+        return Ok(None);
+    };
+    if size > MAX_DOCKERFILE {
+        bail!("`{path}` is {size} bytes long, which is too much for a Dockerfile");
+    }
+    let mut data = Vec::new();
+    blob.reader().read_to_end(&mut data)?;
+    Ok(Some(data))
+}
+
+fn open_file(store: &Store, tree: &TreeDigest, path: &str) -> anyhow::Result<Option<(Blob, u64)>> {
     let Some(entry) = lookup(store, tree, path)? else {
         return Ok(None);
     };
     let Node::File { blob, size, .. } = entry.node else {
         return Ok(None);
     };
-    if size > MAX_DOCKERFILE {
-        bail!("`{path}` is {size} bytes long, which is too much for a Dockerfile");
-    }
-    use cbs_store::BlobStore as _;
-    let blob = store.blob(&blob)?.with_context(|| format!("blob {blob} is not in the store"))?;
-    let mut data = Vec::new();
-    blob.reader().read_to_end(&mut data)?;
-    Ok(Some(data))
+    let found = store.blob(&blob)?;
+    Ok(Some((
+        found.with_context(|| format!("blob {blob} is not in the store"))?,
+        size,
+    )))
 }
 
 /// Whether bytes are a tar, perhaps a compressed one.
@@ -136,7 +154,12 @@ mod tests {
     fn archives_are_known_by_their_first_bytes() {
         let mut tar = vec![0; 512];
         tar[257..262].copy_from_slice(b"ustar");
-        for (data, want) in [(&tar[..], true), (b"\x1f\x8b\x08 rest", true), (b"FROM scratch\n", false), (b"", false)] {
+        for (data, want) in [
+            (&tar[..], true),
+            (b"\x1f\x8b\x08 rest", true),
+            (b"FROM scratch\n", false),
+            (b"", false),
+        ] {
             assert_eq!(is_archive(data), want, "{data:?}");
         }
     }

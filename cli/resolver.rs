@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cbs_frontends::dockerfile::{
-    ImageRequest, ImageStore, MetaResolver, ResolveError, ResolveMode, ResolvedImage,
-};
+use cbs_frontends::dockerfile::{ImageRequest, ImageStore, MetaResolver, ResolveError, ResolveMode, ResolvedImage};
 use cbs_image::ImageError;
 use cbs_image::registry::RegistryErrorKind;
 use cbs_image::source::{Freshness, ImageSource};
@@ -53,10 +51,7 @@ impl Resolver {
 
     /// A tag is looked up at its registry each time, so that one that moved is seen. A registry that cannot be reached
     /// is no reason not to build with what is known, unless the user insists.
-    async fn ask_registry(
-        &self,
-        request: &ImageRequest,
-    ) -> Result<cbs_image::source::ResolvedImage, ImageError> {
+    async fn ask_registry(&self, request: &ImageRequest) -> Result<cbs_image::source::ResolvedImage, ImageError> {
         let (reference, platform) = (&request.reference, &request.platform);
         let freshness = match request.mode {
             ResolveMode::Default | ResolveMode::Pull => Freshness::Current,
@@ -69,10 +64,7 @@ impl Resolver {
                 let failure = ImageError::Registry(error);
                 let offline = self.images.resolve(reference, platform, Freshness::Known).await;
                 if offline.is_ok() {
-                    eprintln!(
-                        "warning: using `{reference}` as it was last seen: {}",
-                        chain(&failure)
-                    );
+                    eprintln!("warning: using `{reference}` as it was last seen: {}", chain(&failure));
                 }
                 offline.map_err(|_| failure)
             }

@@ -139,7 +139,9 @@ mod tests {
             value: bake::SecretValue::Environment(name.to_owned()),
         };
         let mut sources = Sources::default();
-        sources.add_secrets(&[secret("A"), secret("A")], &environment).expect("the same");
+        sources
+            .add_secrets(&[secret("A"), secret("A")], &environment)
+            .expect("the same");
         assert!(sources.add_secrets(&[secret("B")], &environment).is_err());
     }
 }

@@ -143,10 +143,16 @@ fn refuse_what_is_missing(build: &Build) -> anyhow::Result<()> {
         eprintln!("warning: target `{name}`: {kind} attestations are not written yet; the image goes without");
     }
     for cache in &build.cache_from {
-        eprintln!("warning: target `{name}`: importing a {} cache is not possible yet", cache.kind);
+        eprintln!(
+            "warning: target `{name}`: importing a {} cache is not possible yet",
+            cache.kind
+        );
     }
     for cache in &build.cache_to {
-        eprintln!("warning: target `{name}`: exporting a {} cache is not possible yet", cache.kind);
+        eprintln!(
+            "warning: target `{name}`: exporting a {} cache is not possible yet",
+            cache.kind
+        );
     }
     if build.policies.iter().any(|policy| !policy.disabled) {
         // Building what a policy may forbid would be worse than not building.
@@ -314,7 +320,9 @@ pub(crate) fn ignore_file(folder: Option<&Path>, dockerfile: Option<&Path>) -> a
         name.push(".dockerignore");
         PathBuf::from(name)
     });
-    let candidates = beside.into_iter().chain(folder.map(|folder| folder.join(".dockerignore")));
+    let candidates = beside
+        .into_iter()
+        .chain(folder.map(|folder| folder.join(".dockerignore")));
     for path in candidates {
         match std::fs::read(&path) {
             Ok(data) => return Ok(Some(data)),

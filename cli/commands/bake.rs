@@ -1,18 +1,32 @@
 //! `cbs bake`: bake files to builds, or to what is known about them.
 
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
-use anyhow::Context as _;
 use cbs_frontends::bake::{BakeOptions, Listing, LocalHost, NoFetcher, list, load};
-use cbs_image::platform::Platform;
+use cbs_image::source::Network;
 
-use super::print;
+use super::{finish, print};
 use crate::args::Global;
-use crate::build_args::{BakeArgs, CommonBuildArgs};
+use crate::build_args::BakeArgs;
+use crate::planned::{Planned, bake_options, call};
+use crate::record::absolute;
+use crate::session::Session;
+
+/// The bake files of a folder, in the order of their weight for a name.
+const FILES: [&str; 8] = [
+    "docker-bake.hcl",
+    "docker-bake.json",
+    "docker-bake.override.hcl",
+    "docker-bake.override.json",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yml",
+    "docker-compose.yaml",
+];
 
 /// `cbs bake`.
-pub(crate) fn run(_global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
     if let Some(what) = &args.list {
         print(&list(&options, Listing::parse(what)?, &LocalHost, &NoFetcher)?)?;
@@ -23,7 +37,11 @@ pub(crate) fn run(_global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode>
         print(&format!("{}\n", bake.print_json()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    anyhow::bail!("building is on its way")
+    let session = Session::start(global, args.common.progress, Network::Online)?;
+    let mut planned = Planned::default();
+    let file = root_file(&options);
+    planned.add_bake(&bake, &options, |target| format!("{file}#{target}"))?;
+    finish(&session, planned, &args.common, &finish::Answers::PerTarget)
 }
 
 fn options(args: &BakeArgs) -> anyhow::Result<BakeOptions> {
@@ -34,35 +52,30 @@ fn options(args: &BakeArgs) -> anyhow::Result<BakeOptions> {
         variables: args.var.clone(),
         call: call(args.call.as_deref(), args.check),
         policies: args.policy.clone(),
-        ..surroundings(&args.common)?
+        ..bake_options(&args.common)?
     })
 }
 
-/// The value of `--call`, for which `--check` is short.
-pub(crate) fn call(call: Option<&str>, check: bool) -> Option<String> {
-    call.or(check.then_some("check")).map(str::to_owned)
+/// What roots are named after: the first file, by its absolute path.
+pub(crate) fn root_file(options: &BakeOptions) -> String {
+    let folder = Path::new(&options.working_directory);
+    let found = FILES.into_iter().find(|name| folder.join(name).is_file());
+    let first = match (options.files.first(), found) {
+        (Some(file), _) if file == "-" => return "-".to_owned(),
+        (Some(file), _) => folder.join(file),
+        (None, Some(name)) => folder.join(name),
+        (None, None) => folder.to_owned(),
+    };
+    let first = first.to_string_lossy();
+    absolute(&first).unwrap_or_else(|| first.into_owned())
 }
 
-/// What the flags that all commands share and this process say.
-pub(crate) fn surroundings(common: &CommonBuildArgs) -> anyhow::Result<BakeOptions> {
-    let folder = std::env::current_dir().context("cannot tell the working directory")?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Ok(BakeOptions {
-        no_cache: common.no_cache,
-        pull: common.pull,
-        push: common.push,
-        load: common.load,
-        provenance: common.provenance.clone(),
-        sbom: common.sbom.clone(),
-        allow: common.allow.clone(),
-        // A variable that is no text cannot be one of a bake file.
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        working_directory: folder.to_string_lossy().into_owned(),
-        home_directory: std::env::var("HOME").unwrap_or_default(),
-        now: since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
-        local_platform: Platform::host().to_string(),
-        ..BakeOptions::default()
-    })
+/// Whether a folder has a file that is for bake only.
+pub(crate) fn has_bake_file(folder: &Path) -> bool {
+    FILES[..4].iter().any(|name| folder.join(name).is_file())
+}
+
+/// Whether a folder has a Compose file.
+pub(crate) fn has_compose_file(folder: &Path) -> bool {
+    FILES[4..].iter().any(|name| folder.join(name).is_file())
 }
