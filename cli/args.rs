@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::build_args::{BakeArgs, BuildArgs, ExportArgs, LogArgs, PlanArgs, RealizeArgs};
+
 /// Content build store: a content-addressed store for builds of Dockerfiles and bake files.
 #[derive(Debug, Parser)]
 #[command(name = "cbs", version, max_term_width = 100, after_help = EXAMPLES)]
@@ -15,6 +17,10 @@ pub(crate) struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  cbs build -t app --output type=oci,dest=app.tar .
+  cbs bake --print
+  cbs realize docker-bake.hcl#app-release --output type=oci,dest=app.tar
+  cbs export docker-bake.hcl#app-release --type docker -o app.tar
   cbs du
   cbs gc --dry-run
   cbs store verify --repair
@@ -31,6 +37,18 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArgs>),
+    /// Build the targets of a bake file
+    Bake(Box<BakeArgs>),
+    /// Build what a reference names, and keep it under that name
+    Realize(Box<RealizeArgs>),
+    /// Show the graph a build would solve
+    Plan(PlanArgs),
+    /// Write what was realised, without building
+    Export(ExportArgs),
+    /// Show what the steps of a build printed
+    Log(LogArgs),
     /// Remove what no root, running build or recent use keeps
     Gc(GcArgs),
     /// Show what the store holds and how large it is

@@ -23,17 +23,17 @@ pub(crate) enum ProgressMode {
 }
 
 /// Flags that `build`, `bake` and `realize` share.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct CommonBuildArgs {
     /// How to show progress
     #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
     pub(crate) progress: ProgressMode,
     /// Run every step again; the new results are stored
-    #[arg(long)]
-    pub(crate) no_cache: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) no_cache: Option<bool>,
     /// Ask registries about tags even when an image is known
-    #[arg(long)]
-    pub(crate) pull: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) pull: Option<bool>,
     /// Push the result to its registry (short for --output type=registry)
     #[arg(long)]
     pub(crate) push: bool,
@@ -64,7 +64,7 @@ pub(crate) struct CommonBuildArgs {
 }
 
 /// `cbs realize`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "Examples:
   cbs realize docker-bake.hcl#app-release --output type=oci,dest=app.tar
   cbs realize .                      the bake file or Dockerfile of this folder
@@ -90,7 +90,7 @@ pub(crate) struct RealizeArgs {
 }
 
 /// `cbs build`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BuildArgs {
     /// The build context: a folder, a git or http URL, or `-` for a tar stream or Dockerfile on standard input
     #[arg(value_name = "PATH|URL|-", default_value = ".")]
@@ -175,7 +175,7 @@ pub(crate) struct BuildArgs {
 }
 
 /// `cbs bake`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BakeArgs {
     /// Targets and groups [default: `default`]; a git or http URL first names a remote definition
     #[arg(value_name = "TARGET")]
@@ -190,11 +190,14 @@ pub(crate) struct BakeArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) var: Vec<String>,
     /// Print the resolved targets as JSON and stop
-    #[arg(long)]
+    #[arg(long, conflicts_with = "list")]
     pub(crate) print: bool,
     /// List targets or variables and stop: targets|variables[,format=json]
     #[arg(long, value_name = "WHAT")]
     pub(crate) list: Option<String>,
+    /// Source policies, or how they are applied
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Vec<String>,
     /// What to do: build, check, outline or targets
     #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,
@@ -206,7 +209,7 @@ pub(crate) struct BakeArgs {
 }
 
 /// `cbs plan`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct PlanArgs {
     /// FILE#TARGET, FILE, DIR or DIR#TARGET
     #[arg(required = true, value_name = "REF")]
@@ -226,7 +229,7 @@ pub(crate) struct PlanArgs {
 }
 
 /// `cbs export`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ExportArgs {
     /// The name it was realised under, such as docker-bake.hcl#app-release, or one of its tags
     pub(crate) name: String,
@@ -240,7 +243,7 @@ pub(crate) struct ExportArgs {
 }
 
 /// `cbs log`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct LogArgs {
     /// The name it was realised under [default: the last build]
     #[arg(value_name = "NAME[#STEP]")]

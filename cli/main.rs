@@ -1,12 +1,23 @@
 //! The `cbs` command.
 
 mod args;
+mod build;
 mod build_args;
+mod calls;
 mod commands;
-#[allow(dead_code, reason = "the build commands come with the executors")]
+mod epoch;
+mod export;
+mod failure;
+mod lower;
 mod output;
-#[allow(dead_code, reason = "the build commands come with the executors")]
+mod planned;
 mod progress;
+mod record;
+mod remote;
+mod resolver;
+mod session;
+mod sources;
+mod target;
 
 use std::process::ExitCode;
 
@@ -16,29 +27,23 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Build(_) | Command::Bake(_) | Command::Realize(_)) {
+        session::isolate_mounts();
+    }
     let result = match &cli.command {
+        Command::Build(args) => commands::build::run(&cli.global, args),
+        Command::Bake(args) => commands::bake::run(&cli.global, args),
+        Command::Realize(args) => commands::realize::run(&cli.global, args),
+        Command::Plan(args) => commands::plan::run(&cli.global, args),
+        Command::Export(args) => commands::export::run(&cli.global, args),
+        Command::Log(args) => commands::log::run(&cli.global, args),
         Command::Gc(args) => commands::gc::run(&cli.global, args),
         Command::Du(args) => commands::du::run(&cli.global, args),
         Command::Store(command) => commands::store::run(&cli.global, command),
         Command::Mount(args) => commands::mount::run(&cli.global, args),
     };
-    match result {
-        Ok(code) => code,
-        Err(err) => {
-            eprintln!("error: {}", chain(&err));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// An error and its causes on one line; a cause whose text its parent already shows is left out.
-fn chain(err: &anyhow::Error) -> String {
-    let mut text = err.to_string();
-    for cause in err.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-    }
-    text
+    result.unwrap_or_else(|error| {
+        failure::report(&error);
+        ExitCode::from(failure::exit_code(&error))
+    })
 }

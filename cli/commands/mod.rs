@@ -1,9 +1,18 @@
 //! One file a command, and what several of them need.
 
+pub(crate) mod bake;
+pub(crate) mod build;
 pub(crate) mod du;
+pub(crate) mod export;
+pub(crate) mod finish;
 pub(crate) mod gc;
+pub(crate) mod log;
 pub(crate) mod mount;
+pub(crate) mod plan;
+pub(crate) mod realize;
 pub(crate) mod store;
+
+pub(crate) use finish::finish;
 
 use std::io::Write;
 use std::path::PathBuf;

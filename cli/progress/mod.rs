@@ -139,17 +139,13 @@ impl Task {
         }
     }
 
-    /// Reports a part of it as done.
-    pub(crate) fn part(&self, id: &str) {
-        let now = SystemTime::now();
-        self.events.send(Event::Status(Status {
+    /// What work done for the task reports to.
+    pub(crate) fn progress(&self) -> TaskProgress {
+        TaskProgress {
             vertex: self.vertex,
-            id: id.to_owned(),
-            current: 0,
-            total: 0,
-            started: now,
-            completed: Some(now),
-        }));
+            events: self.events.clone(),
+            started: SystemTime::now(),
+        }
     }
 
     /// Ends it.
@@ -160,6 +156,26 @@ impl Task {
             time: SystemTime::now(),
             outcome,
         });
+    }
+}
+
+/// Shows how far image work for a [`Task`] is.
+pub(crate) struct TaskProgress {
+    vertex: VertexDigest,
+    events: EventSender,
+    started: SystemTime,
+}
+
+impl cbs_image::progress::Progress for TaskProgress {
+    fn status(&self, status: cbs_image::progress::Status<'_>) {
+        self.events.send(Event::Status(Status {
+            vertex: self.vertex,
+            id: format!("{} {}", status.action, status.id),
+            current: status.current,
+            total: status.total,
+            started: self.started,
+            completed: status.is_done.then(SystemTime::now),
+        }));
     }
 }
 

@@ -1,0 +1,247 @@
+//! The one road of all build commands: targets are lowered, solved as one graph, kept under their names, exported.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use cbs_exec::LocalExecutor;
+use cbs_solver::llb::VertexDigest;
+use cbs_solver::{Ctx, Decided, Decision, Graph, Need, Request, SolveResult, solve};
+use cbs_store::{Directory, DirectoryStore as _, GcRoot, Snapshot, Store};
+use serde_json::{Map, Value};
+
+use crate::export::{Realised, export};
+use crate::failure;
+use crate::lower::{LoweredTarget, fetch_dockerfiles, lower_all, requests};
+use crate::output::OutputKind;
+use crate::record::{AnnotationRecord, PlatformRecord, Record, StepRecord};
+use crate::resolver::Resolver;
+use crate::session::{Session, SolveSettings};
+use crate::sources::Sources;
+use crate::target::{BuildTarget, Work};
+
+/// What the commands decide about a build besides its targets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How it is solved.
+    pub(crate) solve: SolveSettings,
+    /// Whether somebody wants to know the digest of the image, even if it goes nowhere.
+    pub(crate) wants_digest: bool,
+}
+
+/// A built target.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    /// Its name.
+    pub(crate) name: String,
+    /// The digests of its image and more, under BuildKit's names.
+    pub(crate) metadata: Map<String, Value>,
+}
+
+/// Targets that are ready to be solved.
+pub(crate) struct Prepared {
+    /// What they are.
+    pub(crate) targets: Vec<BuildTarget>,
+    /// What they came to.
+    pub(crate) lowered: HashMap<String, Arc<LoweredTarget>>,
+    /// For the solve.
+    pub(crate) ctx: Ctx,
+}
+
+/// Fetches what must be fetched, and answers questions about images.
+pub(crate) fn fetch(
+    session: &Session,
+    targets: &mut [BuildTarget],
+    sources: &Sources,
+) -> anyhow::Result<(Ctx, Resolver)> {
+    let executor = LocalExecutor::new(sources.exec_config(session));
+    let ctx = session.context(Arc::new(executor));
+    let resolver = Resolver {
+        images: session.images.clone(),
+        locals: sources.locals.clone(),
+        layouts: sources.layouts.clone(),
+        events: ctx.events.clone(),
+        known: Mutex::default(),
+    };
+    let fetched = fetch_dockerfiles(targets, &ctx, &session.store);
+    let fetched = session.runtime.block_on(fetched);
+    session.check_interrupted()?;
+    fetched?;
+    Ok((ctx, resolver))
+}
+
+/// Fetches and lowers targets.
+pub(crate) fn prepare(
+    session: &Session,
+    mut targets: Vec<BuildTarget>,
+    mut sources: Sources,
+) -> anyhow::Result<Prepared> {
+    limit_resources(&targets, &mut sources);
+    let (ctx, resolver) = fetch(session, &mut targets, &sources)?;
+    let lowered = session.runtime.block_on(async {
+        tokio::select! {
+            lowered = lower_all(&targets, &resolver) => lowered,
+            () = session.cancel.cancelled() => Err(failure::Interrupted { code: 130 }.into()),
+        }
+    });
+    session.check_interrupted()?;
+    Ok(Prepared {
+        lowered: lowered?,
+        targets,
+        ctx,
+    })
+}
+
+/// Builds targets, keeps their results under their names, and writes their outputs.
+pub(crate) fn build(
+    session: &Session,
+    targets: Vec<BuildTarget>,
+    sources: Sources,
+    settings: &Settings,
+) -> anyhow::Result<Vec<Built>> {
+    let prepared = prepare(session, targets, sources)?;
+    let Prepared { targets, lowered, ctx } = &prepared;
+    let of_targets = requests(targets, lowered);
+    let all: Vec<Request> = of_targets.values().flatten().cloned().collect();
+    let graph = Arc::new(Graph::build(&all)?);
+    let solved = session
+        .runtime
+        .block_on(solve(ctx, &graph, &settings.solve.config(need(targets))));
+    session.check_interrupted()?;
+    let solved = solved.map_err(failure::of_solve)?;
+    let mut results = solved.targets.iter();
+    let mut built = Vec::new();
+    for (number, requests) in &of_targets {
+        let target = &targets[*number];
+        let Some(result) = lowered.get(&target.name) else {
+            continue;
+        };
+        let snapshots = results
+            .by_ref()
+            .take(requests.len())
+            .map(|result| match &result.snapshot {
+                Some(snapshot) => Ok(snapshot.clone()),
+                None => scratch(&session.store),
+            });
+        let snapshots = snapshots.collect::<anyhow::Result<Vec<_>>>()?;
+        let record = record(target, result, requests, &solved);
+        built.push(finish(session, target, &record, &snapshots, settings)?);
+        print_warnings(target, result);
+    }
+    session.store.sync().context("cannot write the store")?;
+    Ok(built)
+}
+
+/// How much of the results must be here.
+fn need(targets: &[BuildTarget]) -> Need {
+    let mut outputs = targets
+        .iter()
+        .filter(|target| !target.only_linked)
+        .flat_map(|target| &target.outputs);
+    if outputs.any(|output| output.kind != OutputKind::CacheOnly) {
+        // Also for a folder: what is kept under a name can be exported as anything.
+        Need::Layers
+    } else {
+        Need::Digests
+    }
+}
+
+/// Limits are the executor's, not a vertex's: those of the first target that has some hold for all.
+fn limit_resources(targets: &[BuildTarget], sources: &mut Sources) {
+    let limits = targets.iter().find_map(|target| match &target.work {
+        Work::Dockerfile { options, .. } if options.resources != Default::default() => Some(&options.resources),
+        _ => None,
+    });
+    let Some(limits) = limits else { return };
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    sources.sandbox.resources = cbs_exec::launch::Resources {
+        memory: u64::try_from(limits.memory).ok().filter(|&bytes| bytes > 0),
+        memory_swap: Some(limits.memory_swap).filter(|&bytes| bytes != 0),
+        cpu_shares: Some(limits.cpu_shares).filter(|&shares| shares > 0),
+        cpu_period: Some(limits.cpu_period).filter(|&period| period > 0),
+        cpu_quota: Some(limits.cpu_quota).filter(|&quota| quota != 0),
+        cpuset_cpus: text(&limits.cpuset_cpus),
+        cpuset_mems: text(&limits.cpuset_mems),
+        pids: None,
+    };
+}
+
+/// The image of nothing.
+fn scratch(store: &Store) -> anyhow::Result<Snapshot> {
+    Ok(Snapshot {
+        tree: store.put_directory(Directory::empty_root())?.digest,
+        layers: Vec::new(),
+    })
+}
+
+fn record(target: &BuildTarget, result: &LoweredTarget, requests: &[Request], solved: &SolveResult) -> Record {
+    let platforms = result.platforms.iter().map(|platform| PlatformRecord {
+        platform: platform.platform.clone(),
+        config: platform.config.clone(),
+        base: platform.base.clone(),
+    });
+    let mut record = Record::new(platforms.collect(), result.epoch);
+    record.index = result.index;
+    record.names = target.names.iter().map(ToString::to_string).collect();
+    record.annotations = target.annotations.iter().map(AnnotationRecord::of).collect();
+    let own: HashSet<VertexDigest> = requests
+        .iter()
+        .flat_map(|request| &request.definition.def)
+        .map(|op| VertexDigest::of(op))
+        .collect();
+    record.steps = solved
+        .decisions
+        .iter()
+        .filter(|decided| own.contains(&decided.vertex))
+        .map(step)
+        .collect();
+    record
+}
+
+fn step(decided: &Decided) -> StepRecord {
+    StepRecord {
+        name: decided.name.clone(),
+        key: decided.key.map(|key| key.to_string()),
+        ran: matches!(decided.decision, Decision::Ran(_)),
+    }
+}
+
+/// Keeps a result under its name, then exports it: a failed export loses nothing.
+fn finish(
+    session: &Session,
+    target: &BuildTarget,
+    record: &Record,
+    snapshots: &[Snapshot],
+    settings: &Settings,
+) -> anyhow::Result<Built> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    if target.outputs.iter().any(|output| output.kind != OutputKind::CacheOnly) {
+        session.store.set_root(&GcRoot {
+            name: target.root.clone(),
+            snapshots: snapshots.to_vec(),
+            payload: record.encode()?,
+            created: since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
+        })?;
+    }
+    let realised = Realised { record, snapshots };
+    let mut metadata = Map::new();
+    for output in &target.outputs {
+        let wants_digest = settings.wants_digest && metadata.is_empty();
+        let said = export(session, realised, output, wants_digest);
+        let said = said.with_context(|| format!("target `{}`: cannot export", target.name))?;
+        for (key, value) in said {
+            metadata.entry(key).or_insert(value);
+        }
+    }
+    Ok(Built {
+        name: target.name.clone(),
+        metadata,
+    })
+}
+
+fn print_warnings(target: &BuildTarget, result: &LoweredTarget) {
+    for warning in &result.warnings {
+        eprintln!("warning: target `{}`: {warning}", target.name);
+    }
+}

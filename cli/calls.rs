@@ -1,0 +1,102 @@
+//! `--call`: what a Dockerfile would warn about, takes and offers, without building it.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use cbs_frontends::dockerfile::{LintResults, check, outline, targets};
+use serde_json::{Map, Value};
+
+use crate::build::fetch;
+use crate::commands::print;
+use crate::lower::{input, text_of};
+use crate::planned::Planned;
+use crate::session::Session;
+use crate::target::Work;
+
+/// Answers the calls of all targets that were asked for.
+pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<ExitCode> {
+    let Planned { mut targets, sources } = planned;
+    let (_, resolver) = fetch(session, &mut targets, &sources)?;
+    let is_only = targets.iter().filter(|target| !target.only_linked).count() == 1;
+    let (mut status, mut text, mut documents) = (0, String::new(), Map::new());
+    for target in targets.iter().filter(|target| !target.only_linked) {
+        let (Some(call), Work::Dockerfile { file, options }) = (&target.call, &target.work) else {
+            continue;
+        };
+        let input = input(text_of(file)?);
+        let (said, document) = match call.method.as_str() {
+            "lint" => {
+                let found = session.runtime.block_on(check(&input, options, &resolver))?;
+                status |= found.status();
+                (lint_text(&found, input.name), serde_json::to_value(&found)?)
+            }
+            "outline" => {
+                let found = session.runtime.block_on(outline(&input, options, &resolver))?;
+                (found.to_string(), serde_json::to_value(&found)?)
+            }
+            "targets" => {
+                let found = targets_of(&input, options)?;
+                (found.to_string(), serde_json::to_value(&found)?)
+            }
+            other => bail!("--call={other} is not known; there are build, check, outline and targets"),
+        };
+        if call.ignore_status {
+            status = 0;
+        }
+        if call.format == "json" {
+            documents.insert(target.name.clone(), document);
+        } else {
+            if !is_only {
+                let _ = writeln!(text, "# {}\n", target.name);
+            }
+            text.push_str(&said);
+        }
+    }
+    session.check_interrupted()?;
+    match documents.len() {
+        0 => print(&text)?,
+        1 if is_only => {
+            let only = documents.into_iter().next().map(|(_, document)| document);
+            print(&format!("{:#}\n", only.unwrap_or_default()))?;
+        }
+        _ => print(&format!("{:#}\n", Value::from(documents)))?,
+    }
+    Ok(ExitCode::from(status))
+}
+
+fn targets_of(
+    input: &cbs_frontends::dockerfile::DockerfileInput<'_>,
+    options: &cbs_frontends::dockerfile::BuildOptions,
+) -> anyhow::Result<cbs_frontends::dockerfile::TargetList> {
+    Ok(targets(input, options)?)
+}
+
+/// What `docker build --check` prints.
+fn lint_text(found: &LintResults, name: &str) -> String {
+    let count = found.warnings.len();
+    let mut text = match (count, &found.error) {
+        (0, None) => "Check complete, no warnings found.\n".to_owned(),
+        (0, Some(_)) => String::new(),
+        (1, _) => "Check complete, 1 warning has been found!\n".to_owned(),
+        (_, _) => format!("Check complete, {count} warnings have been found!\n"),
+    };
+    // Writing to a string cannot fail.
+    for warning in &found.warnings {
+        let _ = write!(text, "\nWARNING: {}", warning.rule_name);
+        if !warning.url.is_empty() {
+            let _ = write!(text, " - {}", warning.url);
+        }
+        let _ = writeln!(text, "\n{}", warning.description);
+        let _ = writeln!(text, "{}", warning.detail);
+        let line = warning.location.ranges.first().map(|range| range.start.line);
+        if let Some(line) = line {
+            let _ = writeln!(text, "{name}:{line}");
+        }
+    }
+    if let Some(error) = &found.error {
+        let line = error.location.ranges.first().map_or(0, |range| range.start.line);
+        let _ = writeln!(text, "\nERROR: {name}:{line}: {}", error.message);
+    }
+    text
+}

@@ -1,0 +1,81 @@
+//! `cbs bake`: bake files to builds, or to what is known about them.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use cbs_frontends::bake::{BakeOptions, Listing, LocalHost, NoFetcher, list, load};
+use cbs_image::source::Network;
+
+use super::{finish, print};
+use crate::args::Global;
+use crate::build_args::BakeArgs;
+use crate::planned::{Planned, bake_options, call};
+use crate::record::absolute;
+use crate::session::Session;
+
+/// The bake files of a folder, in the order of their weight for a name.
+const FILES: [&str; 8] = [
+    "docker-bake.hcl",
+    "docker-bake.json",
+    "docker-bake.override.hcl",
+    "docker-bake.override.json",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yml",
+    "docker-compose.yaml",
+];
+
+/// `cbs bake`.
+pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> {
+    let options = options(args)?;
+    if let Some(what) = &args.list {
+        print(&list(&options, Listing::parse(what)?, &LocalHost, &NoFetcher)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let bake = load(&options, &LocalHost, &NoFetcher)?;
+    if args.print {
+        print(&format!("{}\n", bake.print_json()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let session = Session::start(global, args.common.progress, Network::Online)?;
+    let mut planned = Planned::default();
+    let file = root_file(&options);
+    planned.add_bake(&bake, &options, |target| format!("{file}#{target}"))?;
+    finish(&session, planned, &args.common, &finish::Answers::PerTarget)
+}
+
+fn options(args: &BakeArgs) -> anyhow::Result<BakeOptions> {
+    Ok(BakeOptions {
+        files: args.file.clone(),
+        targets: args.targets.clone(),
+        overrides: args.set.clone(),
+        variables: args.var.clone(),
+        call: call(args.call.as_deref(), args.check),
+        policies: args.policy.clone(),
+        ..bake_options(&args.common)?
+    })
+}
+
+/// What roots are named after: the first file, by its absolute path.
+pub(crate) fn root_file(options: &BakeOptions) -> String {
+    let folder = Path::new(&options.working_directory);
+    let found = FILES.into_iter().find(|name| folder.join(name).is_file());
+    let first = match (options.files.first(), found) {
+        (Some(file), _) if file == "-" => return "-".to_owned(),
+        (Some(file), _) => folder.join(file),
+        (None, Some(name)) => folder.join(name),
+        (None, None) => folder.to_owned(),
+    };
+    let first = first.to_string_lossy();
+    absolute(&first).unwrap_or_else(|| first.into_owned())
+}
+
+/// Whether a folder has a file that is for bake only.
+pub(crate) fn has_bake_file(folder: &Path) -> bool {
+    FILES[..4].iter().any(|name| folder.join(name).is_file())
+}
+
+/// Whether a folder has a Compose file.
+pub(crate) fn has_compose_file(folder: &Path) -> bool {
+    FILES[4..].iter().any(|name| folder.join(name).is_file())
+}

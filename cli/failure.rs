@@ -1,0 +1,184 @@
+//! What a failure looks like to a person, and to a shell.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use cbs_solver::{Location, SolveError, StepFailure};
+
+/// The flags make no sense; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// A signal ended the command.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted {
+    /// The exit code that shells expect.
+    pub(crate) code: u8,
+}
+
+/// A failed build, as it is shown.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to solve: {reason}")]
+pub(crate) struct Failed {
+    /// Lines before the message: output of the steps, lines of their files.
+    pub(crate) details: String,
+    /// What happened.
+    reason: String,
+}
+
+/// The exit code for an error.
+pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        return interrupted.code;
+    }
+    if error.is::<Usage>() { 2 } else { 1 }
+}
+
+/// Prints an error to standard error.
+pub(crate) fn report(error: &anyhow::Error) {
+    if let Some(failed) = error.downcast_ref::<Failed>() {
+        eprint!("{}", failed.details);
+    }
+    eprintln!("error: {}", chain(error.as_ref()));
+}
+
+/// An error and its causes on one line; a cause whose text its parent already shows is left out.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Makes a solve's error presentable.
+pub(crate) fn of_solve(error: SolveError) -> anyhow::Error {
+    match error {
+        SolveError::Cancelled => Interrupted { code: 130 }.into(),
+        SolveError::Failed { failures, .. } => {
+            let details = failures.iter().map(details).collect();
+            let reasons: Vec<String> = failures.iter().map(|failure| chain(&failure.error)).collect();
+            let reason = match reasons.as_slice() {
+                [] => "no step failed".to_owned(),
+                reasons => reasons.join("\nerror: failed to solve: "),
+            };
+            Failed { details, reason }.into()
+        }
+    }
+}
+
+/// The last output of a step and the lines that ask for it, as BuildKit prints them.
+fn details(failure: &StepFailure) -> String {
+    let mut text = String::new();
+    if !failure.log_tail.is_empty() {
+        text.push_str(&format!("------\n > {}:\n", failure.name));
+        for line in &failure.log_tail {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text.push_str("------\n");
+    }
+    if let Some(location) = failure.locations.first() {
+        excerpt(&mut text, location);
+    }
+    text
+}
+
+fn excerpt(text: &mut String, location: &Location) {
+    const AROUND: i32 = 4;
+    let ranges: Vec<(i32, i32)> = location
+        .ranges
+        .iter()
+        .filter_map(|range| {
+            let first = range.start.as_ref()?.line;
+            Some((first, range.end.as_ref().map_or(first, |end| end.line.max(first))))
+        })
+        .collect();
+    let (Some(first), Some(last)) = (
+        ranges.iter().map(|range| range.0).min(),
+        ranges.iter().map(|range| range.1).max(),
+    ) else {
+        return;
+    };
+    let data = String::from_utf8_lossy(&location.file.data);
+    let lines: Vec<&str> = data.lines().collect();
+    let count = i32::try_from(lines.len()).unwrap_or(i32::MAX);
+    let shown = (first - AROUND).max(1)..=last.saturating_add(AROUND).min(count);
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{}:{first}\n--------------------", location.file.filename);
+    for (number, line) in (1..).zip(lines).filter(|(number, _)| shown.contains(number)) {
+        let is_marked = ranges.iter().any(|&(first, last)| (first..=last).contains(&number));
+        let mark = if is_marked { ">>>" } else { "   " };
+        let _ = writeln!(text, "{}", format!("{number:4} | {mark} {line}").trim_end());
+    }
+    text.push_str("--------------------\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cbs_solver::llb::VertexDigest;
+    use cbs_solver::{FailureKind, SourceFile, StepError, pb};
+
+    use super::*;
+
+    fn failure() -> StepFailure {
+        let data = b"FROM a\nRUN one\nRUN exit 7\nRUN two\n".to_vec();
+        let position = |line| Some(pb::Position { line, character: 0 });
+        StepFailure {
+            vertex: VertexDigest::of(b"v"),
+            name: "[3/4] RUN exit 7".to_owned(),
+            locations: vec![Location {
+                file: Arc::new(SourceFile {
+                    filename: "Dockerfile".to_owned(),
+                    language: String::new(),
+                    data,
+                }),
+                ranges: vec![pb::Range {
+                    start: position(3),
+                    end: position(3),
+                }],
+            }],
+            log_tail: vec!["last words".to_owned()],
+            error: StepError::new(
+                FailureKind::ExitCode(7),
+                "process `/bin/sh -c exit 7` did not complete successfully: exit code: 7",
+            ),
+        }
+    }
+
+    #[test]
+    fn a_failed_step_shows_its_lines_and_output() {
+        let error = of_solve(SolveError::Failed {
+            failures: vec![failure()],
+            finished: Box::default(),
+        });
+        let failed = error.downcast_ref::<Failed>().expect("a failed build");
+        assert_eq!(
+            failed.details,
+            "------\n > [3/4] RUN exit 7:\nlast words\n------\nDockerfile:3\n--------------------\n   \
+             1 |     FROM a\n   2 |     RUN one\n   3 | >>> RUN exit 7\n   4 |     RUN two\n--------------------\n"
+        );
+        assert_eq!(
+            failed.to_string(),
+            "failed to solve: process `/bin/sh -c exit 7` did not complete successfully: exit code: 7"
+        );
+        assert_eq!(exit_code(&error), 1);
+    }
+
+    #[test]
+    fn exit_codes_tell_classes_apart() {
+        assert_eq!(exit_code(&Usage("no".into()).into()), 2);
+        assert_eq!(exit_code(&of_solve(SolveError::Cancelled)), 130);
+        assert_eq!(exit_code(&anyhow::anyhow!("no")), 1);
+    }
+}

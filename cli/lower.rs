@@ -1,0 +1,222 @@
+//! From targets to definitions: remote Dockerfiles are fetched, then every target is lowered, those that others are
+//! built on first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use cbs_frontends::dockerfile::{BuildOptions, DockerfileInput, LintWarning, NamedContext, lower};
+use cbs_image::config::ImageConfig;
+use cbs_image::platform::Platform;
+use cbs_solver::{Ctx, pb};
+use futures_util::future::try_join_all;
+
+use crate::epoch::Epoch;
+use crate::progress::Task;
+use crate::remote;
+use crate::resolver::Resolver;
+use crate::target::{BuildTarget, DockerfileAt, DockerfileText, Work};
+
+/// A lowered target.
+#[derive(Clone, Debug)]
+pub(crate) struct LoweredTarget {
+    /// In the order asked for.
+    pub(crate) platforms: Vec<LoweredPlatform>,
+    /// Whether the image is an index even of one platform.
+    pub(crate) index: bool,
+    /// The time of its exports.
+    pub(crate) epoch: Epoch,
+    /// What lint found.
+    pub(crate) warnings: Vec<LintWarning>,
+}
+
+/// One platform of it.
+#[derive(Clone, Debug)]
+pub(crate) struct LoweredPlatform {
+    /// What it runs on.
+    pub(crate) platform: Platform,
+    /// What makes it.
+    pub(crate) definition: pb::Definition,
+    /// Its config before export.
+    pub(crate) config: ImageConfig,
+    /// The config of its base.
+    pub(crate) base: Option<ImageConfig>,
+}
+
+/// Fetches the Dockerfiles that are not here yet.
+pub(crate) async fn fetch_dockerfiles(
+    targets: &mut [BuildTarget],
+    ctx: &Ctx,
+    store: &cbs_store::Store,
+) -> anyhow::Result<()> {
+    for target in targets {
+        let Work::Dockerfile { file, options } = &mut target.work else {
+            continue;
+        };
+        let text = match &*file {
+            DockerfileAt::Here(_) => {
+                remote::settle_context(options, ctx, store).await?;
+                continue;
+            }
+            DockerfileAt::InContext(path) => remote::dockerfile_of_context(options, path, ctx, store).await,
+            DockerfileAt::Url(url) => remote::dockerfile_of_url(url, ctx, store).await,
+        };
+        let text = text.with_context(|| format!("target `{}`", target.name))?;
+        *file = DockerfileAt::Here(text);
+    }
+    Ok(())
+}
+
+/// Lowers all targets; by name.
+pub(crate) async fn lower_all(
+    targets: &[BuildTarget],
+    resolver: &Resolver,
+) -> anyhow::Result<HashMap<String, Arc<LoweredTarget>>> {
+    let mut done: HashMap<String, Arc<LoweredTarget>> = HashMap::new();
+    let mut waiting: Vec<&BuildTarget> = targets.iter().collect();
+    while !waiting.is_empty() {
+        let is_ready = |target: &&BuildTarget| target.linked.values().all(|name| done.contains_key(name));
+        let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
+        if ready.is_empty() {
+            let names: Vec<&str> = later.iter().map(|target| target.name.as_str()).collect();
+            bail!("targets use each other's results in a circle: {}", names.join(", "));
+        }
+        let lowered = try_join_all(ready.iter().map(|target| lower_one(target, &done, resolver))).await?;
+        for (target, lowered) in ready.iter().zip(lowered) {
+            done.insert(target.name.clone(), Arc::new(lowered));
+        }
+        waiting = later;
+    }
+    Ok(done)
+}
+
+async fn lower_one(
+    target: &BuildTarget,
+    done: &HashMap<String, Arc<LoweredTarget>>,
+    resolver: &Resolver,
+) -> anyhow::Result<LoweredTarget> {
+    let (file, options) = match &target.work {
+        Work::Dockerfile { file, options } => (file, options),
+        Work::Definition { definition, platform } => {
+            return Ok(LoweredTarget {
+                platforms: vec![LoweredPlatform {
+                    platform: platform.clone(),
+                    definition: definition.clone(),
+                    config: plain_config(platform),
+                    base: None,
+                }],
+                index: false,
+                epoch: Epoch::choose(None, None),
+                warnings: Vec::new(),
+            });
+        }
+    };
+    let text = text_of(file)?;
+    let options = with_linked(target, options, done)?;
+    let task = Task::begin(
+        &resolver.events,
+        &format!("[internal] load build definition from {}", text.name),
+    );
+    task.end(None);
+    let input = input(text);
+    let lowered = lower(&input, &options, resolver).await?;
+    let folder = target.folder.clone();
+    let given = lowered.epoch;
+    let epoch = tokio::task::spawn_blocking(move || Epoch::choose(given, folder.as_deref())).await?;
+    Ok(LoweredTarget {
+        platforms: lowered
+            .platforms
+            .into_iter()
+            .map(|result| LoweredPlatform {
+                platform: result.platform,
+                definition: result.definition,
+                config: result.config,
+                base: result.base.map(|base| base.config),
+            })
+            .collect(),
+        index: lowered.index,
+        epoch,
+        warnings: lowered.warnings,
+    })
+}
+
+/// The text of a fetched Dockerfile.
+pub(crate) fn text_of(file: &DockerfileAt) -> anyhow::Result<&DockerfileText> {
+    match file {
+        DockerfileAt::Here(text) => Ok(text),
+        DockerfileAt::InContext(path) => bail!("the Dockerfile `{path}` was not fetched"),
+        DockerfileAt::Url(url) => bail!("the Dockerfile {url} was not fetched"),
+    }
+}
+
+/// A Dockerfile as the frontend takes it.
+pub(crate) fn input(text: &DockerfileText) -> DockerfileInput<'_> {
+    DockerfileInput {
+        name: &text.name,
+        data: &text.data,
+        ignore_file: text.ignore.as_deref(),
+    }
+}
+
+/// The options with the results of the targets that this one is built on.
+fn with_linked(
+    target: &BuildTarget,
+    options: &BuildOptions,
+    done: &HashMap<String, Arc<LoweredTarget>>,
+) -> anyhow::Result<BuildOptions> {
+    let mut options = options.clone();
+    for (name, linked) in &target.linked {
+        let Some(lowered) = done.get(linked) else { continue };
+        let is_only = lowered.platforms.len() == 1;
+        for result in &lowered.platforms {
+            let context = NamedContext::Input {
+                definition: result.definition.clone(),
+                config: Some(result.config.to_vec().context("image config")?),
+            };
+            let key = if is_only {
+                name.clone()
+            } else {
+                format!("{name}::{}", result.platform)
+            };
+            options.contexts.insert(key, context);
+        }
+    }
+    Ok(options)
+}
+
+/// The config of a result that nobody says anything about; as BuildKit's.
+fn plain_config(platform: &Platform) -> ImageConfig {
+    let mut config = ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        ..ImageConfig::default()
+    };
+    config.config.working_dir = "/".to_owned();
+    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    config
+}
+
+/// The results as requests of one graph: the name people see, and the definition.
+pub(crate) fn requests(
+    targets: &[BuildTarget],
+    lowered: &HashMap<String, Arc<LoweredTarget>>,
+) -> BTreeMap<usize, Vec<cbs_solver::Request>> {
+    let mut requests = BTreeMap::new();
+    for (number, target) in targets.iter().enumerate().filter(|(_, target)| !target.only_linked) {
+        let Some(lowered) = lowered.get(&target.name) else {
+            continue;
+        };
+        let is_only = lowered.platforms.len() == 1;
+        let of_target = lowered.platforms.iter().map(|result| cbs_solver::Request {
+            name: if is_only {
+                target.name.clone()
+            } else {
+                format!("{} {}", target.name, result.platform)
+            },
+            definition: result.definition.clone(),
+        });
+        requests.insert(number, of_target.collect());
+    }
+    requests
+}

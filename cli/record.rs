@@ -1,0 +1,257 @@
+//! What a gc root says about its snapshots: everything an export needs, and where the logs are.
+//!
+//! A root is named by the absolute path of what was built: `/src/docker-bake.hcl#app`, or the folder of a Dockerfile.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use cbs_frontends::bake::{Annotation, AnnotationKind};
+use cbs_image::config::ImageConfig;
+use cbs_image::platform::Platform;
+use cbs_image::reference::Reference;
+use cbs_store::{GcRoot, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::epoch::Epoch;
+
+/// Bumped when old programs would misread new records.
+const VERSION: u32 = 1;
+
+/// The payload of a gc root.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// One for each snapshot of the root.
+    pub(crate) platforms: Vec<PlatformRecord>,
+    /// Whether the image is an index even of one platform.
+    pub(crate) index: bool,
+    /// The names of the image.
+    pub(crate) names: Vec<String>,
+    /// What manifests say beside.
+    pub(crate) annotations: Vec<AnnotationRecord>,
+    /// The time that exports show.
+    pub(crate) epoch: Epoch,
+    /// What was done, inputs before their users.
+    pub(crate) steps: Vec<StepRecord>,
+}
+
+/// One platform of a result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PlatformRecord {
+    /// What it runs on.
+    pub(crate) platform: Platform,
+    /// Its config before export.
+    pub(crate) config: ImageConfig,
+    /// The config of the image it is built on.
+    pub(crate) base: Option<ImageConfig>,
+}
+
+/// One annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AnnotationRecord {
+    /// `manifest`, `manifest-descriptor`, `index` or `index-descriptor`.
+    pub(crate) kind: String,
+    /// The platform it is for; all without.
+    pub(crate) platform: Option<Platform>,
+    /// Its name.
+    pub(crate) key: String,
+    /// What it says.
+    pub(crate) value: String,
+}
+
+impl AnnotationRecord {
+    /// What a planned build says.
+    pub(crate) fn of(annotation: &Annotation) -> Self {
+        let kind = match annotation.kind {
+            None | Some(AnnotationKind::Manifest) => "manifest",
+            Some(AnnotationKind::ManifestDescriptor) => "manifest-descriptor",
+            Some(AnnotationKind::Index) => "index",
+            Some(AnnotationKind::IndexDescriptor) => "index-descriptor",
+        };
+        Self {
+            kind: kind.to_owned(),
+            platform: annotation.platform.clone(),
+            key: annotation.key.clone(),
+            value: annotation.value.clone(),
+        }
+    }
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StepRecord {
+    /// What it is called.
+    pub(crate) name: String,
+    /// What its result, and with it its log, is remembered under.
+    pub(crate) key: Option<String>,
+    /// Whether it ran.
+    pub(crate) ran: bool,
+}
+
+impl Record {
+    /// A record of the current version.
+    pub(crate) fn new(platforms: Vec<PlatformRecord>, epoch: Epoch) -> Self {
+        Self {
+            version: VERSION,
+            platforms,
+            index: false,
+            names: Vec::new(),
+            annotations: Vec::new(),
+            epoch,
+            steps: Vec::new(),
+        }
+    }
+
+    /// The bytes a root keeps.
+    pub(crate) fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Reads what [`Record::encode`] wrote.
+    pub(crate) fn of_root(root: &GcRoot) -> anyhow::Result<Self> {
+        let what = || format!("root `{}`", root.name);
+        let value: serde_json::Value = serde_json::from_slice(&root.payload).with_context(what)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version == u64::from(VERSION) => {}
+            _ => bail!("{} was written by another version of cbs; build it again", what()),
+        }
+        let record: Self = serde_json::from_value(value).with_context(what)?;
+        if record.platforms.len() != root.snapshots.len() {
+            bail!("{} is damaged; build it again", what());
+        }
+        Ok(record)
+    }
+}
+
+/// Finds what was realised: by its name, the absolute form of it, a unique end of it, or one of its tags.
+pub(crate) fn find(store: &Store, name: &str) -> anyhow::Result<(GcRoot, Record)> {
+    let roots = store.gc_roots()?;
+    let absolute = absolute(name);
+    let exact = roots
+        .iter()
+        .find(|root| root.name == name)
+        .or_else(|| roots.iter().find(|root| Some(&root.name) == absolute.as_ref()));
+    if let Some(root) = exact {
+        return Ok((root.clone(), Record::of_root(root)?));
+    }
+    let mut by_end = roots.iter().filter(|root| {
+        is_in_folder(&root.name, absolute.as_deref())
+            || root
+                .name
+                .strip_suffix(name)
+                .is_some_and(|rest| rest.ends_with(['/', '#']))
+    });
+    match (by_end.next(), by_end.next()) {
+        (Some(root), None) => return Ok((root.clone(), Record::of_root(root)?)),
+        (Some(one), Some(other)) => bail!("`{name}` could be `{}` or `{}`", one.name, other.name),
+        (None, _) => {}
+    }
+    if let Ok(reference) = name.parse::<Reference>() {
+        let wanted = reference.with_default_tag().to_string();
+        // The last one to take a tag has it.
+        let mut newest: Option<(GcRoot, Record)> = None;
+        for root in &roots {
+            let Ok(record) = Record::of_root(root) else { continue };
+            let is_newer = newest.as_ref().is_none_or(|(other, _)| other.created < root.created);
+            if record.names.contains(&wanted) && is_newer {
+                newest = Some((root.clone(), record));
+            }
+        }
+        if let Some(found) = newest {
+            return Ok(found);
+        }
+    }
+    let names: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();
+    match names.as_slice() {
+        [] => bail!("`{name}` was never realised here; nothing was yet"),
+        names => bail!("`{name}` was never realised here; there are {}", names.join(", ")),
+    }
+}
+
+/// `FILE#TARGET` with an absolute path.
+pub(crate) fn absolute(name: &str) -> Option<String> {
+    let (path, target) = match name.split_once('#') {
+        Some((path, target)) => (path, Some(target)),
+        None => (name, None),
+    };
+    let path = match Path::new(path).canonicalize() {
+        Ok(path) => path,
+        // What was built may be gone; its name is not.
+        Err(_) => std::path::absolute(path).ok()?,
+    };
+    let path = path.to_str()?;
+    Some(match target {
+        Some(target) => format!("{path}#{target}"),
+        None => path.to_owned(),
+    })
+}
+
+/// Whether `FOLDER#TARGET` means this root: `FOLDER/some-file#TARGET`.
+fn is_in_folder(root: &str, wanted: Option<&str>) -> bool {
+    let parts = |name: &str| {
+        let (path, target) = name.split_once('#')?;
+        Some((path.to_owned(), target.to_owned()))
+    };
+    match (parts(root), wanted.and_then(parts)) {
+        (Some((path, target)), Some((folder, wanted))) => {
+            target == wanted && Path::new(&path).parent() == Some(Path::new(&folder))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cbs_store::{Access, Snapshot, TreeDigest};
+
+    use super::*;
+    use crate::epoch::EpochOrigin;
+
+    fn record(names: &[&str]) -> Record {
+        let platform = PlatformRecord {
+            platform: Platform::new("linux", "amd64", ""),
+            config: ImageConfig::default(),
+            base: None,
+        };
+        let epoch = Epoch {
+            seconds: 1,
+            origin: EpochOrigin::Default,
+        };
+        let mut record = Record::new(vec![platform], epoch);
+        record.names = names.iter().map(|name| (*name).to_owned()).collect();
+        record
+    }
+
+    #[test]
+    fn roots_are_found_by_name_end_and_tag() {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let store = Store::open(&folder.path().join("store"), Access::ReadWrite).expect("store");
+        let put = |name: &str, tags: &[&str]| {
+            let root = GcRoot {
+                name: name.to_owned(),
+                snapshots: vec![Snapshot {
+                    tree: TreeDigest::from_bytes([1; 32]),
+                    layers: Vec::new(),
+                }],
+                payload: record(tags).encode().expect("encode"),
+                created: 5,
+            };
+            store.set_root(&root).expect("root");
+        };
+        put("/src/docker-bake.hcl#app", &["docker.io/example/app:1"]);
+        put("/other/docker-bake.hcl#app", &[]);
+        put("/other/docker-bake.hcl#web", &[]);
+        let found = |name: &str| find(&store, name).map(|(root, _)| root.name);
+        for name in [
+            "/src/docker-bake.hcl#app",
+            "src/docker-bake.hcl#app",
+            "example/app:1",
+            "/src#app",
+        ] {
+            assert_eq!(found(name).expect(name), "/src/docker-bake.hcl#app", "{name}");
+        }
+        assert_eq!(found("web").expect("web"), "/other/docker-bake.hcl#web");
+        assert!(found("app").unwrap_err().to_string().contains("could be"));
+        assert!(found("nothing").unwrap_err().to_string().contains("never realised"));
+    }
+}

@@ -1,0 +1,147 @@
+//! What builds may read of this machine: folders, layouts, secrets and agents, by the names their definitions use.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::bail;
+use cbs_exec::{ExecConfig, SandboxConfig, SecretSource};
+use cbs_frontends::bake;
+use cbs_fuse::Privilege;
+
+use crate::session::Session;
+
+/// Everything that the builds of one command may read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    /// Folders behind `local://NAME`.
+    pub(crate) locals: BTreeMap<String, PathBuf>,
+    /// Layouts behind `oci-layout://…`.
+    pub(crate) layouts: BTreeMap<String, PathBuf>,
+    /// By id.
+    pub(crate) secrets: BTreeMap<String, SecretSource>,
+    /// Sockets by id.
+    pub(crate) ssh: BTreeMap<String, PathBuf>,
+    /// What steps are allowed.
+    pub(crate) sandbox: SandboxConfig,
+}
+
+impl Sources {
+    /// The name of a folder: `habit` unless another folder has it. Names are in no cache key, so what they are does not
+    /// matter; that different folders differ does.
+    pub(crate) fn local(&mut self, habit: &str, folder: &Path) -> String {
+        claim(&mut self.locals, habit, folder)
+    }
+
+    /// The name of a layout, likewise.
+    pub(crate) fn layout(&mut self, habit: &str, folder: &Path) -> String {
+        claim(&mut self.layouts, habit, folder)
+    }
+
+    /// Adds the secrets of a build.
+    pub(crate) fn add_secrets(
+        &mut self,
+        secrets: &[bake::SecretSource],
+        environment: &BTreeMap<String, String>,
+    ) -> anyhow::Result<()> {
+        for secret in secrets {
+            let source = match &secret.value {
+                bake::SecretValue::File(path) => SecretSource::File(PathBuf::from(path)),
+                bake::SecretValue::Environment(name) => {
+                    let value = environment.get(name).map(String::as_bytes).unwrap_or_default();
+                    SecretSource::Value(Arc::from(value))
+                }
+            };
+            match self.secrets.insert(secret.id.clone(), source.clone()) {
+                Some(other) if other != source => bail!(
+                    "two targets mean different things by the secret `{}`; build them one after the other",
+                    secret.id
+                ),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the agents of a build.
+    pub(crate) fn add_ssh(&mut self, forwards: &[bake::SshForward]) -> anyhow::Result<()> {
+        for forward in forwards {
+            let socket = match &forward.source {
+                bake::SshSource::Agent(socket) => PathBuf::from(socket),
+                bake::SshSource::Keys(keys) => bail!(
+                    "ssh `{}`: keys ({}) cannot be offered yet; add them to an agent and give its socket",
+                    forward.id,
+                    keys.join(", ")
+                ),
+            };
+            match self.ssh.insert(forward.id.clone(), socket.clone()) {
+                Some(other) if other != socket => bail!(
+                    "two targets mean different agents by `{}`; build them one after the other",
+                    forward.id
+                ),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What the executor of a session is told.
+    pub(crate) fn exec_config(&self, session: &Session) -> ExecConfig {
+        ExecConfig {
+            store: session.store.clone(),
+            lease: session.lease.clone(),
+            images: session.images.clone(),
+            locals: self.locals.clone(),
+            layouts: self.layouts.clone(),
+            secrets: self.secrets.clone(),
+            ssh: self.ssh.clone(),
+            sandbox: self.sandbox.clone(),
+            privilege: Privilege::detect(),
+            lower_mode: None,
+        }
+    }
+}
+
+fn claim(names: &mut BTreeMap<String, PathBuf>, habit: &str, folder: &Path) -> String {
+    let candidates = std::iter::once(habit.to_owned()).chain((2_u32..).map(|number| format!("{habit}-{number}")));
+    for name in candidates {
+        match names.get(&name) {
+            Some(taken) if taken != folder => {}
+            Some(_) => return name,
+            None => {
+                names.insert(name.clone(), folder.to_owned());
+                return name;
+            }
+        }
+    }
+    habit.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_get_names_of_their_own() {
+        let mut sources = Sources::default();
+        assert_eq!(sources.local("context", Path::new("/a")), "context");
+        assert_eq!(sources.local("context", Path::new("/b")), "context-2");
+        assert_eq!(sources.local("context", Path::new("/a")), "context");
+        assert_eq!(sources.local("context", Path::new("/b")), "context-2");
+        assert_eq!(sources.local("src", Path::new("/b")), "src");
+    }
+
+    #[test]
+    fn one_id_means_one_secret() {
+        let environment = BTreeMap::from([("A".to_owned(), "x".to_owned())]);
+        let secret = |name: &str| bake::SecretSource {
+            id: "token".to_owned(),
+            value: bake::SecretValue::Environment(name.to_owned()),
+        };
+        let mut sources = Sources::default();
+        sources
+            .add_secrets(&[secret("A"), secret("A")], &environment)
+            .expect("the same");
+        assert!(sources.add_secrets(&[secret("B")], &environment).is_err());
+    }
+}
