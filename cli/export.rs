@@ -321,6 +321,7 @@ fn image_to_export(realised: Realised<'_>, output: &Output) -> anyhow::Result<Im
             Recompress::Never
         },
         clamp_mtime: rewrites.then_some(epoch.seconds),
+        made_mtime: Some(epoch.seconds),
     };
     let index = if record.index {
         IndexUse::Always

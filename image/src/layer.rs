@@ -44,6 +44,8 @@ pub struct LayerOptions {
     pub recompress: Recompress,
     /// Later modification times become this one, in seconds since 1970 (`rewrite-timestamp`). Pulled layers keep theirs.
     pub clamp_mtime: Option<i64>,
+    /// What a build made without a time ([`cbs_store::Timestamp::MADE`]) gets this one: the image's own.
+    pub made_mtime: Option<i64>,
 }
 
 impl Default for LayerOptions {
@@ -54,6 +56,7 @@ impl Default for LayerOptions {
             level: None,
             recompress: Recompress::Never,
             clamp_mtime: None,
+            made_mtime: None,
         }
     }
 }
@@ -69,6 +72,9 @@ impl LayerOptions {
         let mut text = format!("{FORMAT}:{}-{}", self.compression, self.level());
         if let Some(seconds) = self.clamp_mtime {
             text.push_str(&format!("@{seconds}"));
+        }
+        if let Some(seconds) = self.made_mtime {
+            text.push_str(&format!("+{seconds}"));
         }
         text
     }
@@ -109,7 +115,7 @@ pub(crate) fn layer_blob(
         return Ok(blob);
     }
     let (file, diff_id, digest, size) = encode(context, options, |writer| {
-        trees::write_layer(context.store, &layer.diff, writer, options.clamp_mtime)
+        trees::write_layer(context.store, &layer.diff, writer, options)
     })?;
     // A layer from outside whose blob was forgotten: its tar is rebuilt, and need not be the one it was.
     if let Some(expected) = layer.diff_id

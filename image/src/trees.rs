@@ -6,6 +6,7 @@ use cbs_store::tar::{self, Attributes, ReadOptions, TarError, Unpacked, Whiteout
 use cbs_store::{Store, TreeDigest, diff};
 
 use crate::error::ImageError;
+use crate::layer::LayerOptions;
 
 /// Reads a layer's tar into a diff tree. `lower` is what it will be applied to, when that is known.
 pub(crate) fn read_layer(
@@ -21,30 +22,33 @@ pub(crate) fn read_layer(
     tar::read(store, source, &options)
 }
 
-/// Writes a layer's tar; later times become `clamp`.
+/// Writes a layer's tar with the times that the options ask for.
 pub(crate) fn write_layer(
     store: &Store,
     layer: &TreeDigest,
     out: &mut dyn Write,
-    clamp: Option<i64>,
+    options: &LayerOptions,
 ) -> Result<(), ImageError> {
-    write(store, layer, out, clamp, Whiteouts::Oci)
+    let options = WriteOptions {
+        clamp_mtime: options.clamp_mtime,
+        made_mtime: options.made_mtime,
+        whiteouts: Whiteouts::Oci,
+    };
+    write(store, layer, out, &options)
 }
 
 /// Writes a root's tar.
 pub(crate) fn write_root(store: &Store, tree: &TreeDigest, out: &mut dyn Write) -> Result<(), ImageError> {
-    write(store, tree, out, None, Whiteouts::Plain)
+    let options = WriteOptions {
+        clamp_mtime: None,
+        made_mtime: None,
+        whiteouts: Whiteouts::Plain,
+    };
+    write(store, tree, out, &options)
 }
 
-fn write(
-    store: &Store,
-    tree: &TreeDigest,
-    out: &mut dyn Write,
-    clamp_mtime: Option<i64>,
-    whiteouts: Whiteouts,
-) -> Result<(), ImageError> {
-    let options = WriteOptions { clamp_mtime, whiteouts };
-    match tar::write(store, tree, out, &options) {
+fn write(store: &Store, tree: &TreeDigest, out: &mut dyn Write, options: &WriteOptions) -> Result<(), ImageError> {
+    match tar::write(store, tree, out, options) {
         Ok(()) => Ok(()),
         // An error of ours that passed through a writer, such as being cancelled, comes out as itself.
         Err(TarError::Write { path, source }) => match source.downcast::<ImageError>() {

@@ -42,6 +42,12 @@ pub struct Metadata {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Timestamp {
+    /// The time of what a build makes without saying when (a directory that COPY needs, one whose entries changed):
+    /// fixed, so that equal steps give equal trees. Exporters put the image's own time in its place.
+    pub const MADE: Self = Self { seconds: 1, nanos: 0 };
+}
+
 impl Metadata {
     /// Root-owned metadata at the epoch without attributes.
     pub fn new(mode: u32) -> Self {

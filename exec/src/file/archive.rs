@@ -30,7 +30,7 @@ pub(super) fn unpack(
     let unpack = UnpackOptions {
         owner: options.owner,
         made: options.made,
-        attributes: Attributes::All,
+        attributes: Attributes::Capability,
     };
     cbs_store::tar::unpack(store, edit, options.dest, &mut reader, &unpack).map_err(tar_error)?;
     Ok(true)

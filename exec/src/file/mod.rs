@@ -20,9 +20,6 @@ use pb::file_action::Action;
 
 use crate::error::{edit_error, invalid};
 
-/// The time of things a step makes without saying when: a constant, so that equal steps give equal trees.
-pub(crate) const MADE: Timestamp = Timestamp { seconds: 1, nanos: 0 };
-
 /// A tree on its way, and the snapshot it grew from.
 #[derive(Clone, Debug)]
 struct Value {
@@ -92,6 +89,7 @@ fn perform(store: &Store, action: &pb::FileAction, values: &[Value], scratch: Tr
     let trees: Vec<TreeDigest> = values.iter().map(|value| value.tree).collect();
     let owner = |owner: &Option<pb::ChownOpt>| owner::resolve(store, owner.as_ref(), &trees);
     let mut edit = Edit::new(store, &input.tree);
+    edit.set_now(Timestamp::MADE);
     match action
         .action
         .as_ref()
@@ -103,7 +101,7 @@ fn perform(store: &Store, action: &pb::FileAction, values: &[Value], scratch: Tr
                 mode: mode_bits(mkdir.mode),
                 make_parents: mkdir.make_parents,
                 owner: owner(&mkdir.owner)?,
-                mtime: time(mkdir.timestamp).unwrap_or(MADE),
+                mtime: time(mkdir.timestamp).unwrap_or(Timestamp::MADE),
             })
             .map_err(edit_error)?,
         Action::Mkfile(mkfile) => edit
@@ -113,7 +111,7 @@ fn perform(store: &Store, action: &pb::FileAction, values: &[Value], scratch: Tr
                 blob: store.put_bytes(&mkfile.data)?,
                 size: mkfile.data.len() as u64,
                 owner: owner(&mkfile.owner)?,
-                mtime: time(mkfile.timestamp).unwrap_or(MADE),
+                mtime: time(mkfile.timestamp).unwrap_or(Timestamp::MADE),
             })
             .map_err(edit_error)?,
         Action::Symlink(symlink) => edit
@@ -121,7 +119,7 @@ fn perform(store: &Store, action: &pb::FileAction, values: &[Value], scratch: Tr
                 target: &symlink.oldpath,
                 path: &symlink.newpath,
                 owner: owner(&symlink.owner)?,
-                mtime: time(symlink.timestamp).unwrap_or(MADE),
+                mtime: time(symlink.timestamp).unwrap_or(Timestamp::MADE),
             })
             .map_err(edit_error)?,
         Action::Rm(rm) => edit
@@ -169,7 +167,7 @@ fn perform_copy(
         owner,
         mode,
         timestamp: time(copy.timestamp),
-        made: MADE,
+        made: Timestamp::MADE,
         create_dest_path: copy.create_dest_path,
         always_replace_existing_dest_paths: copy.always_replace_existing_dest_paths,
     };

@@ -36,7 +36,8 @@ pub(super) fn resolve(
         Some(User::ById(id)) => result.gid = *id,
         Some(User::ByName(named)) => {
             let group = file(store, trees, named, "/etc/group", "group")?;
-            result.gid = find_group(&group, &named.name).unwrap_or(0);
+            // A group that is not in the file leaves the user's own.
+            result.gid = find_group(&group, &named.name).unwrap_or(result.gid);
         }
     }
     Ok(Some(result))

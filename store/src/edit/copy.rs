@@ -113,6 +113,7 @@ impl Edit<'_> {
                     ..source.entry.clone()
                 };
                 placer.place(self.draft.level(parents)?, &entry, taken, true, &mut path)?;
+                self.draft.touch(parents)?;
             }
             (_, None) => return Err(EditError::FileOverDirectory { path: Vec::new() }),
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::EditError;
 use crate::deep::deep;
-use crate::{Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, StoreError, TreeDigest};
+use crate::{Directory, DirectoryRef, DirectoryStore, Entry, Metadata, Node, StoreError, Timestamp, TreeDigest};
 
 /// A path as names, none of them a symbolic link, `.` or `..`; empty for the root.
 pub(crate) type Names = Vec<Vec<u8>>;
@@ -142,6 +142,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) links_touched: bool,
     /// How many subtrees with link groups came in; keeps the groups of each apart until they are settled.
     pub(crate) imports: u64,
+    /// The time of directories whose entries change; without one they keep theirs.
+    pub(crate) now: Option<Timestamp>,
     /// Directories read but not opened.
     read: RefCell<HashMap<TreeDigest, Arc<Directory>>>,
 }
@@ -175,6 +177,7 @@ impl<'a> Draft<'a> {
             root,
             links_touched: false,
             imports: 0,
+            now: None,
             read: RefCell::default(),
         }
     }
@@ -344,6 +347,11 @@ impl<'a> Draft<'a> {
     /// # Errors
     /// [`EditError::NotFound`] and [`EditError::NotADirectory`].
     pub(crate) fn level(&mut self, path: &[Vec<u8>]) -> Result<&mut Level, EditError> {
+        let mut there = path.len();
+        while there > 0 && self.get(&path[..there])?.is_none() {
+            there -= 1;
+        }
+        self.touch(&path[..there])?;
         let trees = self.trees;
         let mut level = self.root()?;
         for (depth, name) in path.iter().enumerate() {
@@ -370,6 +378,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Gives a directory the time at which its entries changed. Nothing happens while no time is set, for a directory that is
+    /// not there, and for the root, whose time is never recorded.
+    pub(crate) fn touch(&mut self, path: &[Vec<u8>]) -> Result<(), EditError> {
+        let Some(now) = self.now else { return Ok(()) };
+        if path.is_empty() || self.get(path)?.is_none() {
+            return Ok(());
+        }
+        self.meta(path)?.mtime = now;
+        Ok(())
+    }
+
     /// Puts something at a path whose parent is there, replacing what has the name.
     pub(crate) fn set(&mut self, path: &[Vec<u8>], slot: Slot) -> Result<(), EditError> {
         let (name, parents) = path.split_last().ok_or(EditError::Root)?;
@@ -379,7 +398,7 @@ impl<'a> Draft<'a> {
             touched |= old.has_links();
         }
         self.links_touched |= touched;
-        Ok(())
+        self.touch(parents)
     }
 
     /// Takes a path out; `None` when it was not there.
@@ -387,6 +406,7 @@ impl<'a> Draft<'a> {
         let (name, parents) = path.split_last().ok_or(EditError::Root)?;
         let old = self.level(parents)?.entries.remove(name);
         self.links_touched |= old.as_ref().is_some_and(Slot::has_links);
+        self.touch(parents)?;
         Ok(old)
     }
 

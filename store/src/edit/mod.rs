@@ -130,6 +130,11 @@ impl<'a> Edit<'a> {
         }
     }
 
+    /// From now on a directory whose entries change gets this time, as on a file system; else directories keep theirs.
+    pub fn set_now(&mut self, now: Timestamp) {
+        self.draft.now = Some(now);
+    }
+
     /// Stores the edited tree.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use crate::{BlobStore, Entry, MemoryStore, Metadata, Node, Sha256Digest, Timesta
 
 const OCI: WriteOptions = WriteOptions {
     clamp_mtime: None,
+    made_mtime: None,
     whiteouts: Whiteouts::Oci,
 };
 
@@ -384,6 +385,7 @@ fn times_are_clamped_and_marks_need_layers() {
     let mut bytes = Vec::new();
     let clamped = WriteOptions {
         clamp_mtime: Some(1000),
+        made_mtime: None,
         whiteouts: Whiteouts::Plain,
     };
     write(&store, &root, &mut bytes, &clamped).expect("write");

@@ -12,13 +12,15 @@ use super::header::{
 };
 use super::{OPAQUE, TarError, WHITEOUT, Whiteouts};
 use crate::walk::Walk;
-use crate::{Blob, ContentStore, Metadata, Node, StoreError, TreeDigest};
+use crate::{Blob, ContentStore, Metadata, Node, StoreError, Timestamp, TreeDigest};
 
 /// How a tree is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriteOptions {
     /// Later modification times become this, in seconds since 1970.
     pub clamp_mtime: Option<i64>,
+    /// [`Timestamp::MADE`] becomes this, in seconds since 1970, whether or not others are clamped.
+    pub made_mtime: Option<i64>,
     /// How whiteouts and opaque directories stand in the archive.
     pub whiteouts: Whiteouts,
 }
@@ -210,7 +212,10 @@ impl Writer<'_> {
 
     fn header(&mut self, header: &Header<'_>) -> Result<(), TarError> {
         let seconds = header.meta.mtime.seconds;
-        let seconds = self.options.clamp_mtime.map_or(seconds, |clamp| seconds.min(clamp));
+        let seconds = match self.options.made_mtime {
+            Some(made) if header.meta.mtime == Timestamp::MADE => made,
+            _ => self.options.clamp_mtime.map_or(seconds, |clamp| seconds.min(clamp)),
+        };
         let size = i64::try_from(header.size).map_err(|_| TarError::BadMember {
             path: header.name.to_vec(),
             reason: "it is too large",
