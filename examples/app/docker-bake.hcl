@@ -53,5 +53,5 @@ target "app-release" {
   inherits = ["app-dev"]
   args     = { CFLAGS = "-O2 -s" }
   labels   = { "com.example.channel" = "release" }
-  tags     = [tag("app", VERSION), tag("app", "latest")]
+  tags     = [tag("app", VERSION)]
 }

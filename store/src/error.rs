@@ -26,6 +26,14 @@ pub enum StoreError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// There is no room for the index to grow.
+    #[error("store index: cannot {action}: No space left on device")]
+    Full {
+        /// A verb phrase such as `record realisation`.
+        action: &'static str,
+        /// SQLite's words for it.
+        source: rusqlite::Error,
+    },
     /// A blob's bytes are not the ones its name says.
     #[error("blob {expected} is damaged: its bytes hash to {actual}")]
     DamagedBlob {
@@ -91,6 +99,9 @@ impl StoreError {
 
     /// Shapes a SQLite error for `map_err`.
     pub fn index(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
-        move |source| Self::Index { action, source }
+        move |source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full { action, source },
+            _ => Self::Index { action, source },
+        }
     }
 }

@@ -30,12 +30,14 @@ pub(crate) fn attribute(value: &Value, name: &str) -> Result<Value, String> {
     }
 }
 
-/// Names that exist, or the one that was probably meant.
+/// The name that was probably meant, and the names that exist.
 pub(crate) fn hint<'n>(name: &str, names: impl Iterator<Item = &'n str> + Clone) -> String {
-    if let Some(near) = similar(name, names.clone()) {
-        return format!(", did you mean {near:?}?");
-    }
+    let near = similar(name, names.clone()).map(|near| format!(", did you mean {near:?}?"));
     let all: Vec<&str> = names.collect();
+    near.unwrap_or_default() + &existing(&all)
+}
+
+fn existing(all: &[&str]) -> String {
     match all.len() {
         0 => String::new(),
         1..=12 => format!(" (there are: {})", all.join(", ")),
