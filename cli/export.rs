@@ -167,31 +167,10 @@ fn push_image(
     let progress: Arc<dyn Progress> = Arc::clone(progress) as Arc<dyn Progress>;
     session.runtime.block_on(async {
         tokio::select! {
-            result = push(&session.images, image, &options, progress) => result.map_err(with_help),
+            result = push(&session.images, image, &options, progress) => Ok(result?),
             () = session.cancel.cancelled() => Err(ImageError::Cancelled.into()),
         }
     })
-}
-
-/// An image error with what a person can do about it.
-fn with_help(error: ImageError) -> anyhow::Error {
-    match &error {
-        ImageError::Registry(registry) => match registry.help() {
-            Some(help) => anyhow::Error::new(error).context(HelpLine(help)),
-            None => error.into(),
-        },
-        _ => error.into(),
-    }
-}
-
-/// Words before an error that tell what helps.
-#[derive(Debug)]
-struct HelpLine(String);
-
-impl std::fmt::Display for HelpLine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "push failed ({})", self.0)
-    }
 }
 
 /// Brings back the bytes of pulled layers that were collected.

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use cbs_image::ImageError;
+use cbs_image::registry::RegistryError;
 use cbs_solver::{Location, SolveError, StepFailure};
 
 /// The flags make no sense; exit code 2.
@@ -26,6 +28,8 @@ pub(crate) struct Failed {
     pub(crate) details: String,
     /// What happened.
     reason: String,
+    /// What can be done about it.
+    help: Option<String>,
 }
 
 /// The exit code for an error.
@@ -42,6 +46,35 @@ pub(crate) fn report(error: &anyhow::Error) {
         eprint!("{}", failed.details);
     }
     eprintln!("error: {}", chain(error.as_ref()));
+    let help = match error.downcast_ref::<Failed>() {
+        Some(failed) => failed.help.clone(),
+        None => help_for(error.as_ref()),
+    };
+    if let Some(help) = help {
+        eprintln!("help: {help}");
+    }
+}
+
+/// What a person can do about an error, as far as its causes tell.
+fn help_for(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let is_full = cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|err| err.kind() == std::io::ErrorKind::StorageFull);
+        // What the database of the store says is not an error of the operating system.
+        if is_full || cause.to_string().contains("disk is full") {
+            return Some("No space left: free some with `cbs gc`, or move the store with --store".to_owned());
+        }
+        if let Some(registry) = cause.downcast_ref::<RegistryError>() {
+            return registry.help();
+        }
+        if let Some(ImageError::Registry(registry)) = cause.downcast_ref::<ImageError>() {
+            return registry.help();
+        }
+        next = cause.source();
+    }
+    None
 }
 
 /// An error and its causes on one line; a cause whose text its parent already shows is left out.
@@ -70,7 +103,8 @@ pub(crate) fn of_solve(error: SolveError) -> anyhow::Error {
                 [] => "no step failed".to_owned(),
                 reasons => reasons.join("\nerror: failed to solve: "),
             };
-            Failed { details, reason }.into()
+            let help = failures.iter().find_map(|failure| help_for(&failure.error));
+            Failed { details, reason, help }.into()
         }
     }
 }

@@ -68,7 +68,8 @@ fn bake_target_to_running_image_as_root() {
     assert!(ran(&first, "RUN mkdir -p /out"), "{}", first.stderr);
 
     // The archive is what the field's tools read and run.
-    let archive = format!("oci-archive:{}", env.at("app.tar"));
+    // It has two tags, and skopeo wants to be told which.
+    let archive = format!("oci-archive:{}:1.2.3", env.at("app.tar"));
     let inspect = env.tool("skopeo", &["inspect", "--config", &archive]).ok().stdout;
     for needle in [
         "\"APP_HOME=/opt/app\"",
@@ -174,7 +175,7 @@ fn bake_target_to_running_image_as_root() {
     // What was realised is exported again without a registry and without a build.
     realize(&env, &env.at("restored.tar")).ok();
     let digest = |env: &TestEnv, tar: &str| {
-        let archive = format!("oci-archive:{}", env.at(tar));
+        let archive = format!("oci-archive:{}:1.2.3", env.at(tar));
         env.tool("skopeo", &["inspect", "--format", "{{.Digest}}", &archive])
             .ok()
             .stdout
