@@ -149,6 +149,9 @@ impl Drop for Lease {
         let inner = &self.store.0.inner;
         let Some(scratch) = self.scratch.take() else { return };
         inner.known.end_lease();
+        // What a killed process left may have been held by its dying children when this lease began. Whatever goes wrong
+        // now goes wrong again with the next lease, which says so.
+        self.store.sweep_leases().unwrap_or_default();
         // A row that stays is swept with the next lease: its folder is not locked any more.
         let _ = inner.index.write("end lease", |transaction, _| {
             transaction
