@@ -63,8 +63,8 @@ fn help_for(error: &(dyn Error + 'static)) -> Option<String> {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|err| err.kind() == std::io::ErrorKind::StorageFull);
         // What the database of the store says is not an error of the operating system.
-        if is_full || cause.to_string().contains("disk is full") {
-            return Some("No space left: free some with `cbs gc`, or move the store with --store".to_owned());
+        if is_full || cause.to_string().contains("No space left") {
+            return Some("free space with `cbs gc`, or have the store elsewhere with --store".to_owned());
         }
         if let Some(registry) = cause.downcast_ref::<RegistryError>() {
             return registry.help();

@@ -7,10 +7,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use cbs_frontends::bake::{
-    Bake, BakeError, BakeOptions, Fetcher, FileKind, Grants, Host, ListFormat, Listed, Listing, LocalHost, NoFetcher,
-    list, load,
-};
+use cbs_frontends::bake::{Bake, BakeError, BakeOptions, Fetcher, FileKind, Grants, Host, LocalHost, NoFetcher, load};
 use cbs_image::platform::Platform;
 use serde_json::{Map, Value, json};
 
@@ -52,28 +49,6 @@ pub(crate) fn bake_options(common: &CommonBuildArgs) -> anyhow::Result<BakeOptio
         now: since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
         local_platform: Platform::host().to_string(),
         ..BakeOptions::default()
-    })
-}
-
-/// Loads a definition; a target that does not exist is answered with those that do.
-pub(crate) fn load_bake(options: &BakeOptions, fetcher: &dyn Fetcher) -> anyhow::Result<Bake> {
-    load(options, &LocalHost, fetcher).map_err(|error| {
-        let BakeError::UnknownTarget { .. } = error else {
-            return error.into();
-        };
-        let listing = Listing {
-            what: Listed::Targets,
-            format: ListFormat::Json,
-        };
-        let names = list(options, listing, &LocalHost, fetcher).ok().and_then(|text| {
-            let targets: Vec<Value> = serde_json::from_str(&text).ok()?;
-            let names = targets.iter().filter_map(|target| target.get("name")?.as_str());
-            Some(names.collect::<Vec<_>>().join(", "))
-        });
-        match names {
-            Some(names) if !names.is_empty() => anyhow::anyhow!("{error}\nhelp: there are {names}"),
-            _ => error.into(),
-        }
     })
 }
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use cbs_frontends::bake::{BakeOptions, Listing, LocalHost, NoFetcher, list};
+use cbs_frontends::bake::{BakeOptions, Listing, LocalHost, NoFetcher, list, load};
 use cbs_image::source::Network;
 
 use super::{finish, print};
 use crate::args::Global;
 use crate::build_args::BakeArgs;
-use crate::planned::{Planned, bake_options, call, load_bake};
+use crate::planned::{Planned, bake_options, call};
 use crate::record::absolute;
 use crate::session::Session;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> 
         print(&list(&options, Listing::parse(what)?, &LocalHost, &NoFetcher)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let bake = load_bake(&options, &NoFetcher)?;
+    let bake = load(&options, &LocalHost, &NoFetcher)?;
     if args.print {
         print(&format!("{}\n", bake.print_json()))?;
         return Ok(ExitCode::SUCCESS);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use cbs_frontends::bake::{BakeOptions, NoFetcher};
+use cbs_frontends::bake::{BakeOptions, LocalHost, NoFetcher, load};
 use cbs_image::platform::Platform;
 use cbs_image::source::Network;
 use cbs_solver::read_definition;
@@ -15,7 +15,7 @@ use crate::args::Global;
 use crate::build_args::{BuildArgs, RealizeArgs};
 use crate::failure::Usage;
 use crate::output::{Output, OutputKind, csv_fields};
-use crate::planned::{Planned, StandardInput, bake_options, load_bake};
+use crate::planned::{Planned, StandardInput, bake_options};
 use crate::record::absolute;
 use crate::session::Session;
 use crate::target::{BuildTarget, Work};
@@ -188,7 +188,7 @@ fn add_bake(planned: &mut Planned, path: &Path, target: Option<&str>, args: &Rea
         working_directory: folder.to_string_lossy().into_owned(),
         ..common
     };
-    let bake = load_bake(&options, &NoFetcher)?;
+    let bake = load(&options, &LocalHost, &NoFetcher)?;
     let file = root_file(&options);
     planned.add_bake(&bake, &options, |target| format!("{file}#{target}"))
 }

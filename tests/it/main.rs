@@ -2,5 +2,9 @@
 //! `tests/check.sh` installs; what is missing fails loudly.
 
 mod architecture;
+mod bad_input;
+mod crash;
 mod env;
+mod lifecycle;
+mod road;
 mod store_commands;
