@@ -74,9 +74,9 @@ fn damage_is_named_refused_and_repaired_as_root() {
 
 fn largest_blob(env: &TestEnv) -> std::path::PathBuf {
     let mut blobs = Vec::new();
-    for folder in fs::read_dir(env.path("store/blobs")).unwrap().flatten() {
-        for file in fs::read_dir(folder.path()).unwrap().flatten() {
-            blobs.push((file.metadata().unwrap().len(), file.path()));
+    for folder in fs::read_dir(env.path("store/blobs")).expect("blobs").flatten() {
+        for file in fs::read_dir(folder.path()).expect("folder").flatten() {
+            blobs.push((file.metadata().expect("metadata").len(), file.path()));
         }
     }
     // The second largest is the `seq` output; the largest is busybox.

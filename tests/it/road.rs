@@ -12,16 +12,16 @@ fn debian_world() -> TestEnv {
     let work = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("debian-bases");
     let script = top().join("examples/push-debian-bases.py");
     let args = [
-        script.to_str().unwrap(),
+        script.to_str().expect("path"),
         "--registry",
         &env.registry(),
         "--work",
-        work.to_str().unwrap(),
+        work.to_str().expect("path"),
     ];
     env.tool("python3", &args).ok();
     env.tool(
         "cp",
-        &["-a", top().join("examples/app").to_str().unwrap(), &env.at("app")],
+        &["-a", top().join("examples/app").to_str().expect("path"), &env.at("app")],
     )
     .ok();
     env
