@@ -19,7 +19,7 @@ use crate::record::{AnnotationRecord, PlatformRecord, Record, StepRecord};
 use crate::resolver::Resolver;
 use crate::session::{Session, SolveSettings};
 use crate::sources::Sources;
-use crate::target::{BuildTarget, Work};
+use crate::target::{BuildTarget, DockerfileAt, Work};
 
 /// What the commands decide about a build besides its targets.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,10 @@ pub(crate) struct Settings {
 pub(crate) struct Built {
     /// Its name.
     pub(crate) name: String,
+    /// The gc root that keeps it, when it is kept.
+    pub(crate) root: Option<String>,
+    /// What lint found.
+    pub(crate) warnings: Vec<String>,
     /// The digests of its image and more, under BuildKit's names.
     pub(crate) metadata: Map<String, Value>,
 }
@@ -126,8 +130,14 @@ pub(crate) fn build(
             });
         let snapshots = snapshots.collect::<anyhow::Result<Vec<_>>>()?;
         let record = record(target, result, requests, &solved);
-        built.push(finish(session, target, &record, &snapshots, settings)?);
-        print_warnings(target, result);
+        let label = if of_targets.len() > 1 {
+            format!("[{}] ", target.name)
+        } else {
+            String::new()
+        };
+        let mut finished = finish(session, target, &record, &snapshots, &label, settings)?;
+        finished.warnings = warnings(target, result);
+        built.push(finished);
     }
     session.store.sync().context("cannot write the store")?;
     Ok(built)
@@ -213,10 +223,12 @@ fn finish(
     target: &BuildTarget,
     record: &Record,
     snapshots: &[Snapshot],
+    label: &str,
     settings: &Settings,
 ) -> anyhow::Result<Built> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    if target.outputs.iter().any(|output| output.kind != OutputKind::CacheOnly) {
+    let is_kept = target.outputs.iter().any(|output| output.kind != OutputKind::CacheOnly);
+    if is_kept {
         session.store.set_root(&GcRoot {
             name: target.root.clone(),
             snapshots: snapshots.to_vec(),
@@ -224,7 +236,11 @@ fn finish(
             created: since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
         })?;
     }
-    let realised = Realised { record, snapshots };
+    let realised = Realised {
+        record,
+        snapshots,
+        label,
+    };
     let mut metadata = Map::new();
     for output in &target.outputs {
         let wants_digest = settings.wants_digest && metadata.is_empty();
@@ -236,12 +252,31 @@ fn finish(
     }
     Ok(Built {
         name: target.name.clone(),
+        root: is_kept.then(|| target.root.clone()),
+        warnings: Vec::new(),
         metadata,
     })
 }
 
-fn print_warnings(target: &BuildTarget, result: &LoweredTarget) {
-    for warning in &result.warnings {
-        eprintln!("warning: target `{}`: {warning}", target.name);
-    }
+/// What lint found, with the name of the file.
+fn warnings(target: &BuildTarget, result: &LoweredTarget) -> Vec<String> {
+    let file = match &target.work {
+        Work::Dockerfile {
+            file: DockerfileAt::Here(text),
+            ..
+        } => text.name.as_str(),
+        _ => target.name.as_str(),
+    };
+    result
+        .warnings
+        .iter()
+        .map(|warning| {
+            format!(
+                "{file}:{}: {}: {}",
+                warning.lines.first,
+                warning.rule.name(),
+                warning.detail
+            )
+        })
+        .collect()
 }

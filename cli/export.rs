@@ -34,6 +34,8 @@ pub(crate) struct Realised<'a> {
     pub(crate) record: &'a Record,
     /// One for each platform of the record.
     pub(crate) snapshots: &'a [Snapshot],
+    /// What tells its progress from that of others: `[app] `, or nothing.
+    pub(crate) label: &'a str,
 }
 
 /// Attributes of outputs that change nothing here: what they are about does not exist without a daemon, or is so anyway.
@@ -98,7 +100,7 @@ pub(crate) fn export(
         OutputKind::Image => "exporting to image",
     };
     refuse_terminal(output)?;
-    let task = Task::begin(&session.display.events(), what);
+    let task = Task::begin(&session.display.events(), &format!("{}{what}", realised.label));
     let progress = Arc::new(task.progress());
     let result = match output.kind {
         OutputKind::Tar | OutputKind::Local => rootfs(session, realised, output).map(|()| Map::new()),

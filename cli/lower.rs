@@ -68,8 +68,8 @@ pub(crate) async fn fetch_dockerfiles(
 }
 
 /// Lowers all targets; by name.
-pub(crate) async fn lower_all(
-    targets: &[BuildTarget],
+pub(crate) async fn lower_all<'t>(
+    targets: &'t [BuildTarget],
     resolver: &Resolver,
 ) -> anyhow::Result<HashMap<String, Arc<LoweredTarget>>> {
     let mut done: HashMap<String, Arc<LoweredTarget>> = HashMap::new();
@@ -81,7 +81,16 @@ pub(crate) async fn lower_all(
             let names: Vec<&str> = later.iter().map(|target| target.name.as_str()).collect();
             bail!("targets use each other's results in a circle: {}", names.join(", "));
         }
-        let lowered = try_join_all(ready.iter().map(|target| lower_one(target, &done, resolver))).await?;
+        let is_only = targets.len() == 1;
+        let lower = |target: &&'t BuildTarget| {
+            let label = if is_only {
+                String::new()
+            } else {
+                format!("[{}] ", target.name)
+            };
+            lower_one(target, label, &done, resolver)
+        };
+        let lowered = try_join_all(ready.iter().map(lower)).await?;
         for (target, lowered) in ready.iter().zip(lowered) {
             done.insert(target.name.clone(), Arc::new(lowered));
         }
@@ -92,6 +101,7 @@ pub(crate) async fn lower_all(
 
 async fn lower_one(
     target: &BuildTarget,
+    label: String,
     done: &HashMap<String, Arc<LoweredTarget>>,
     resolver: &Resolver,
 ) -> anyhow::Result<LoweredTarget> {
@@ -115,7 +125,7 @@ async fn lower_one(
     let options = with_linked(target, options, done)?;
     let task = Task::begin(
         &resolver.events,
-        &format!("[internal] load build definition from {}", text.name),
+        &format!("{label}[internal] load build definition from {}", text.name),
     );
     task.end(None);
     let input = input(text);

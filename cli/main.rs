@@ -8,6 +8,7 @@ mod commands;
 mod epoch;
 mod export;
 mod failure;
+mod fetcher;
 mod lower;
 mod output;
 mod planned;

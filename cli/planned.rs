@@ -52,6 +52,26 @@ pub(crate) fn bake_options(common: &CommonBuildArgs) -> anyhow::Result<BakeOptio
     })
 }
 
+/// Refuses flags that ask for what is not there: who asks on the command line waits for it.
+pub(crate) fn refuse_flags(common: &CommonBuildArgs) -> anyhow::Result<()> {
+    for (flag, value) in [("--provenance", &common.provenance), ("--sbom", &common.sbom)] {
+        if value.as_deref().is_some_and(is_wanted) {
+            bail!(Usage(format!(
+                "{flag}: attestations are not written yet; only `false` is possible"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the value of an attestation flag asks for one.
+fn is_wanted(value: &str) -> bool {
+    !matches!(value, "" | "false" | "0")
+        && !value
+            .split(',')
+            .any(|field| matches!(field, "disabled=true" | "disabled=1"))
+}
+
 /// The value of `--call`, for which `--check` is short.
 pub(crate) fn call(call: Option<&str>, check: bool) -> Option<String> {
     call.or(check.then_some("check")).map(str::to_owned)
@@ -95,6 +115,15 @@ impl Planned {
     /// Adds the one target of `cbs build`. With `context`, the folder stands for what the flag says, which came from
     /// standard input.
     pub(crate) fn add_build(&mut self, args: &BuildArgs, input: &StandardInput, root: String) -> anyhow::Result<()> {
+        refuse_flags(&args.common)?;
+        if args.attest.iter().any(|value| is_wanted(value)) {
+            bail!(Usage("--attest: attestations are not written yet".to_owned()));
+        }
+        if !args.cache_to.is_empty() {
+            bail!(Usage(
+                "--cache-to: caches are not exported yet; the store itself is the cache".to_owned()
+            ));
+        }
         let mut options = bake_options(&args.common)?;
         options.files = vec!["-".to_owned()];
         options.targets = vec![TARGET.to_owned()];
@@ -108,7 +137,11 @@ impl Planned {
         let fetcher: &dyn Fetcher = &NoFetcher;
         let bake = load(&options, &host, fetcher).map_err(as_flag)?;
         self.grant(&bake.grants);
-        let around = surroundings(&options);
+        let mut around = surroundings(&options);
+        if let Some(folder) = &input.context {
+            // Nobody needs to know where it was put.
+            around.working_directory.clone_from(folder);
+        }
         for build in &bake.builds {
             let mut build = build.clone();
             if let (Some(text), cbs_frontends::bake::DockerfileSource::Inline(inline)) =

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use cbs_frontends::bake::{BakeOptions, Listing, LocalHost, NoFetcher, list, load};
+use cbs_frontends::bake::{BakeOptions, Fetcher, Listing, LocalHost, NoFetcher, list, load};
 use cbs_image::source::Network;
 
 use super::{finish, print};
 use crate::args::Global;
 use crate::build_args::BakeArgs;
-use crate::planned::{Planned, bake_options, call};
+use crate::fetcher::{SessionFetcher, is_remote};
+use crate::planned::{Planned, bake_options, call, refuse_flags};
 use crate::record::absolute;
 use crate::session::Session;
 
@@ -28,20 +29,37 @@ const FILES: [&str; 8] = [
 /// `cbs bake`.
 pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> {
     let options = options(args)?;
+    // Only a definition that is elsewhere needs the store before it is known what to build.
+    let early = match args.targets.first() {
+        Some(word) if is_remote(word) => Some(Session::start(global, args.common.progress, Network::Online)?),
+        _ => None,
+    };
+    let session_fetcher = early.as_ref().map(SessionFetcher);
+    let fetcher: &dyn Fetcher = match &session_fetcher {
+        Some(fetcher) => fetcher,
+        None => &NoFetcher,
+    };
     if let Some(what) = &args.list {
-        print(&list(&options, Listing::parse(what)?, &LocalHost, &NoFetcher)?)?;
+        print(&list(&options, Listing::parse(what)?, &LocalHost, fetcher)?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let bake = load(&options, &LocalHost, &NoFetcher)?;
+    let bake = load(&options, &LocalHost, fetcher)?;
     if args.print {
         print(&format!("{}\n", bake.print_json()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let session = Session::start(global, args.common.progress, Network::Online)?;
+    refuse_flags(&args.common)?;
+    let file = match args.targets.first() {
+        Some(url) if early.is_some() => url.clone(),
+        _ => root_file(&options),
+    };
+    let session = match early {
+        Some(session) => session,
+        None => Session::start(global, args.common.progress, Network::Online)?,
+    };
     let mut planned = Planned::default();
-    let file = root_file(&options);
     planned.add_bake(&bake, &options, |target| format!("{file}#{target}"))?;
-    finish(&session, planned, &args.common, &finish::Answers::PerTarget)
+    finish(session, planned, &args.common, &finish::Answers::PerTarget)
 }
 
 fn options(args: &BakeArgs) -> anyhow::Result<BakeOptions> {

@@ -37,7 +37,7 @@ pub(crate) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
         iidfile: args.iidfile.clone(),
         prints: args.quiet,
     };
-    finish(&session, planned, &common, &answers)
+    finish(session, planned, &common, &answers)
 }
 
 /// What the result is kept under: the Dockerfile that was named, else the context; with the stage.

@@ -21,6 +21,7 @@ pub(crate) fn run(global: &Global, args: &ExportArgs) -> anyhow::Result<ExitCode
     let realised = Realised {
         record: &record,
         snapshots: &root.snapshots,
+        label: "",
     };
     export(&session, realised, &output, false)?;
     Ok(ExitCode::SUCCESS)

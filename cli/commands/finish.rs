@@ -30,13 +30,13 @@ pub(crate) enum Answers {
 
 /// Builds, or does what is asked for instead.
 pub(crate) fn finish(
-    session: &Session,
+    mut session: Session,
     planned: Planned,
     common: &CommonBuildArgs,
     answers: &Answers,
 ) -> anyhow::Result<ExitCode> {
     if planned.targets.iter().any(|target| target.call.is_some()) {
-        return calls::answer(session, planned);
+        return calls::answer(&session, planned);
     }
     let (iidfile, prints) = match answers {
         Answers::One { iidfile, prints } => (iidfile.as_deref(), *prints),
@@ -54,8 +54,13 @@ pub(crate) fn finish(
         },
         wants_digest: prints || iidfile.is_some() || common.metadata_file.is_some(),
     };
-    let names: Vec<String> = planned.targets.iter().map(|target| target.root.clone()).collect();
-    let built = build(session, planned.targets, planned.sources, &settings)?;
+    let built = build(&session, planned.targets, planned.sources, &settings)?;
+    // What is said from here on comes after the last line of progress.
+    session.display.finish();
+    let is_quiet = matches!(common.progress, ProgressMode::Quiet | ProgressMode::None);
+    for remark in built.iter().flat_map(|built| &built.warnings).filter(|_| !is_quiet) {
+        eprintln!("warning: {remark}");
+    }
     if let Some(path) = &common.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(&built, answers))?;
         write(path, &format!("{text}\n"))?;
@@ -66,9 +71,9 @@ pub(crate) fn finish(
     }
     match digest {
         Some(digest) if prints => print(&format!("{digest}\n"))?,
-        _ if common.progress != ProgressMode::Quiet && common.progress != ProgressMode::None => {
-            for name in names {
-                eprintln!("kept as {name}");
+        _ if !is_quiet => {
+            for root in built.iter().filter_map(|built| built.root.as_ref()) {
+                eprintln!("kept as {root}");
             }
         }
         _ => {}

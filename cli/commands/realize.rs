@@ -15,7 +15,7 @@ use crate::args::Global;
 use crate::build_args::{BuildArgs, RealizeArgs};
 use crate::failure::Usage;
 use crate::output::{Output, OutputKind, csv_fields};
-use crate::planned::{Planned, StandardInput, bake_options};
+use crate::planned::{Planned, StandardInput, bake_options, refuse_flags};
 use crate::record::absolute;
 use crate::session::Session;
 use crate::target::{BuildTarget, Work};
@@ -25,11 +25,12 @@ pub(crate) fn run(global: &Global, args: &RealizeArgs) -> anyhow::Result<ExitCod
     // Everything local is read before anything starts.
     let planned = plan(args)?;
     let session = Session::start(global, args.common.progress, Network::Online)?;
-    finish(&session, planned, &args.common, &finish::Answers::PerTarget)
+    finish(session, planned, &args.common, &finish::Answers::PerTarget)
 }
 
 /// The targets of all references.
 pub(crate) fn plan(args: &RealizeArgs) -> anyhow::Result<Planned> {
+    refuse_flags(&args.common)?;
     let mut planned = Planned::default();
     for reference in &args.references {
         add(&mut planned, reference, args).with_context(|| format!("`{reference}`"))?;

@@ -168,11 +168,17 @@ pub(crate) struct TaskProgress {
 
 impl cbs_image::progress::Progress for TaskProgress {
     fn status(&self, status: cbs_image::progress::Status<'_>) {
+        // Only blobs are counted in bytes.
+        let (id, current, total) = if status.id.starts_with("sha256:") {
+            (format!("{} {}", status.action, status.id), status.current, status.total)
+        } else {
+            (status.id.to_owned(), 0, 0)
+        };
         self.events.send(Event::Status(Status {
             vertex: self.vertex,
-            id: format!("{} {}", status.action, status.id),
-            current: status.current,
-            total: status.total,
+            id,
+            current,
+            total,
             started: self.started,
             completed: status.is_done.then(SystemTime::now),
         }));
