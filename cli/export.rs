@@ -21,7 +21,7 @@ use cbs_image::reference::Reference;
 use cbs_store::Snapshot;
 use serde_json::{Map, Value};
 
-use crate::epoch::EpochOrigin;
+use crate::epoch::{Epoch, EpochOrigin};
 use crate::output::{Destination, Output, OutputKind};
 use crate::progress::{Task, TaskProgress};
 use crate::record::{AnnotationRecord, Record};
@@ -244,6 +244,7 @@ fn rootfs(session: &Session, realised: Realised<'_>, output: &Output) -> anyhow:
         .iter()
         .zip(realised.snapshots)
         .map(|(platform, snapshot)| (platform.platform.clone(), snapshot.tree));
+    let epoch = epoch(record, output)?;
     let splits = output.flag("platform-split", record.platforms.len() > 1 || record.index)?;
     let options = RootfsOptions {
         roots: roots.collect(),
@@ -252,8 +253,8 @@ fn rootfs(session: &Session, realised: Realised<'_>, output: &Output) -> anyhow:
         } else {
             PlatformSplit::Together
         },
-        time: match record.epoch.origin {
-            EpochOrigin::Given => RootfsTime::Set(record.epoch.seconds),
+        time: match epoch.origin {
+            EpochOrigin::Given => RootfsTime::Set(epoch.seconds),
             EpochOrigin::Default => RootfsTime::Keep,
         },
     };
@@ -286,7 +287,7 @@ fn rootfs(session: &Session, realised: Realised<'_>, output: &Output) -> anyhow:
 /// The image as the output wants it.
 fn image_to_export(realised: Realised<'_>, output: &Output) -> anyhow::Result<ImageToExport> {
     let record = realised.record;
-    let epoch = record.epoch;
+    let epoch = epoch(record, output)?;
     let compression: Compression = match output.attrs.get("compression") {
         Some(name) => name.parse()?,
         None => Compression::Gzip,
@@ -345,6 +346,18 @@ fn image_to_export(realised: Realised<'_>, output: &Output) -> anyhow::Result<Im
             now: epoch.seconds,
         },
     })
+}
+
+/// The time of the output, else that of the build.
+fn epoch(record: &Record, output: &Output) -> anyhow::Result<Epoch> {
+    match output.attrs.get("source-date-epoch").filter(|text| !text.is_empty()) {
+        Some(text) => {
+            let seconds = text.parse();
+            let seconds = seconds.with_context(|| format!("output attribute source-date-epoch={text}"))?;
+            Ok(Epoch::choose(Some(seconds), None))
+        }
+        None => Ok(record.epoch),
+    }
 }
 
 /// The names of the output, else those of the target.

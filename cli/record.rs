@@ -162,9 +162,10 @@ pub(crate) fn find(store: &Store, name: &str) -> anyhow::Result<(GcRoot, Record)
         }
     }
     let names: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();
-    match names.as_slice() {
-        [] => bail!("`{name}` was never realised here; nothing was yet"),
-        names => bail!("`{name}` was never realised here; there are {}", names.join(", ")),
+    match names.len() {
+        0 => bail!("`{name}` was never realised here; nothing was yet"),
+        1..=12 => bail!("`{name}` was never realised here; there are {}", names.join(", ")),
+        _ => bail!("`{name}` was never realised here; `cbs store roots` lists what was"),
     }
 }
 

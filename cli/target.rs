@@ -342,7 +342,10 @@ fn outputs(given: &[bake::Output]) -> anyhow::Result<Vec<Output>> {
         if !output.destination.is_empty() {
             attrs.insert("dest".to_owned(), output.destination.clone());
         }
-        outputs.push(Output::from_attrs(&format!("type={}", output.kind), attrs)?);
+        let output = Output::from_attrs(&format!("type={}", output.kind), attrs)?;
+        // Before anything is built.
+        output.check_attributes()?;
+        outputs.push(output);
     }
     if outputs.is_empty() {
         outputs.push(Output {
