@@ -134,6 +134,7 @@ fn benches(criterion: &mut Criterion) {
     });
     let options = WriteOptions {
         clamp_mtime: None,
+        made_mtime: None,
         whiteouts: Whiteouts::Oci,
     };
     let mut bytes = Vec::new();
