@@ -1,20 +1,15 @@
-//! `docker buildx bake --print` and `--list` as a program, for trying out definitions and for the conformance cases.
-//!
-//! ```text
-//! cargo run --example bake_print -- -f docker-bake.hcl --set '*.platform=linux/arm64' app
-//! ```
+//! The flags of `bake`, as the example and the conformance test read them.
 
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use cbs_frontends::bake::{BakeOptions, Listing, LocalHost, NoFetcher, list, load};
+use cbs_frontends::bake::{BakeOptions, Host, Listing, NoFetcher, list, load};
 use cbs_image::platform::Platform;
 use clap::Parser;
 
 /// Print what a bake definition comes to.
 #[derive(Parser)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Targets, groups and patterns; `default` if there are none
     targets: Vec<String>,
     /// Definition files
@@ -73,24 +68,21 @@ struct Arguments {
     builder: Option<String>,
 }
 
-fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+/// What the program knows of its surroundings.
+pub(crate) struct Surroundings {
+    pub(crate) environment: BTreeMap<String, String>,
+    pub(crate) working_directory: String,
+    /// Seconds since 1970.
+    pub(crate) now: i64,
 }
 
-fn run(arguments: Arguments) -> Result<String, Box<dyn Error>> {
+/// What is printed on stdout.
+pub(crate) fn run(arguments: Arguments, surroundings: Surroundings, host: &dyn Host) -> Result<String, Box<dyn Error>> {
     if arguments.print && arguments.list.is_some() {
         return Err("--print and --list exclude each other".into());
     }
     let platform = Platform::host();
+    let home_directory = surroundings.environment.get("HOME").cloned().unwrap_or_default();
     let options = BakeOptions {
         files: arguments.file,
         targets: arguments.targets,
@@ -107,15 +99,15 @@ fn run(arguments: Arguments) -> Result<String, Box<dyn Error>> {
         sbom: arguments.sbom,
         allow: arguments.allow,
         policies: arguments.policy,
-        environment: std::env::vars().collect(),
-        working_directory: std::env::current_dir()?.to_string_lossy().into_owned(),
-        home_directory: std::env::var("HOME").unwrap_or_default(),
-        now: i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?,
+        environment: surroundings.environment,
+        working_directory: surroundings.working_directory,
+        home_directory,
+        now: surroundings.now,
         local_platform: platform.to_string(),
     };
     if let Some(what) = &arguments.list {
-        return Ok(list(&options, Listing::parse(what)?, &LocalHost, &NoFetcher)?);
+        return Ok(list(&options, Listing::parse(what)?, host, &NoFetcher)?);
     }
-    let bake = load(&options, &LocalHost, &NoFetcher)?;
+    let bake = load(&options, host, &NoFetcher)?;
     Ok(format!("{}\n", bake.print_json()))
 }
