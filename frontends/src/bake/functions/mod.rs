@@ -16,6 +16,7 @@ mod math;
 mod merging;
 mod path;
 mod pattern;
+mod re2;
 mod rsa;
 mod semver;
 mod set;
