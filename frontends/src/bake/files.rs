@@ -233,6 +233,7 @@ impl Reading<'_> {
                     sorted.bodies.push(body);
                 }
                 Some("hcl") => {
+                    let text = text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text);
                     let id = sorted.sources.add(&file.name, Arc::from(text.as_str()));
                     let body = native::parse_body(id, &text).map_err(|problems| complain(&sorted.sources, problems))?;
                     sorted.bodies.push(body);

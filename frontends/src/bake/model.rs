@@ -83,6 +83,15 @@ pub struct Target {
     /// Set when the target is there only because another one uses its result.
     pub linked: bool,
     pub(crate) bases: Bases,
+    pub(crate) unset: Unset,
+}
+
+/// Names that the block itself sets to null. Only references from expressions see them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Unset {
+    pub(crate) args: Vec<String>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) extra_hosts: Vec<String>,
 }
 
 /// The folders that relative paths of a target start from, for definitions that are relative to their file.

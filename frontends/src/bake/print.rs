@@ -138,9 +138,12 @@ fn attributes_json<'t>(
 }
 
 fn attestation_json(attestation: &Attestation) -> Json {
-    let mut json = attributes_json(&attestation.attributes, [("type", attestation.kind.as_str())]);
-    if let (true, Json::Object(fields)) = (attestation.disabled, &mut json) {
-        fields.insert(String::from("disabled"), Json::Bool(true));
+    let mut json = attributes_json(&attestation.attributes, []);
+    if let Json::Object(fields) = &mut json {
+        fields.insert(String::from("type"), Json::from(attestation.kind.as_str()));
+        if attestation.disabled {
+            fields.insert(String::from("disabled"), Json::Bool(true));
+        }
     }
     json
 }

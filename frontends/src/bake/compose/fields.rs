@@ -113,6 +113,10 @@ impl<'m> Fields<'m> {
                 .iter()
                 .map(|(name, value)| match value {
                     Yaml::List(_) | Yaml::Map(_) => self.complain(&format!("{key}.{name}"), "a scalar", value),
+                    Yaml::Float(number) if !number.is_finite() => {
+                        Err(format!("{}.{key}.{name} must be a finite number", self.path))
+                    }
+                    _ if name.is_empty() => Err(format!("{}.{key} has an entry without a name", self.path)),
                     value => Ok((name.clone(), value.to_text())),
                 })
                 .collect(),

@@ -147,6 +147,9 @@ impl<'h> Compose<'h> {
     fn config(&self, model: &Map, variables: &Variables) -> Result<Config, String> {
         let services = Services::new(model)?;
         services.check()?;
+        for (name, secret) in services.secrets {
+            target::check_secret_source(name, secret)?;
+        }
         let mut config = Config::default();
         if services.all.is_empty() {
             return Ok(config);

@@ -255,6 +255,23 @@ pub(super) fn check_secret(name: &str, definition: &Yaml) -> Result<(), String> 
     Ok(())
 }
 
+/// Makes sure that a secret comes from somewhere, once all files are merged.
+pub(super) fn check_secret_source(name: &str, definition: &Yaml) -> Result<(), String> {
+    let is_filled = |key: &str| match definition {
+        Yaml::Map(definition) => definition.get(key).is_some_and(|value| match value {
+            Yaml::Null | Yaml::Bool(false) => false,
+            Yaml::Text(text) => !text.is_empty(),
+            _ => true,
+        }),
+        _ => false,
+    };
+    if ["file", "environment", "external", "driver"].into_iter().any(is_filled) {
+        Ok(())
+    } else {
+        Err(format!("secrets.{name} must have a file or an environment"))
+    }
+}
+
 fn ssh(fields: &Fields<'_>, path: &str) -> Result<Vec<Ssh>, String> {
     let mut agents = Vec::new();
     for (id, value) in fields.dictionary("ssh")? {
@@ -336,6 +353,7 @@ fn ulimits(fields: &Fields<'_>, path: &str) -> Result<Vec<String>, String> {
                 Fields::new(both, &at).only(&["soft", "hard"])?;
                 format!("{name}={}:{}", number(both.get("soft"))?, number(both.get("hard"))?)
             }
+            Yaml::Text(text) => return Err(format!("{at} must be a whole number, not {text:?}")),
             single => {
                 let limit = number(Some(single))?;
                 format!("{name}={limit}:{limit}")
@@ -377,6 +395,9 @@ fn extend(target: &mut Target, extension: &Yaml, path: &str) -> Result<(), Strin
     let mut filter = Some(std::mem::take(&mut target.no_cache_filter));
     add_distinct(&mut filter, words("no-cache-filter")?);
     target.no_cache_filter = filter.unwrap_or_default();
+    if let Some(list @ Yaml::List(_)) = fields.get("contexts") {
+        return Err(format!("{path}.contexts must be a mapping, not {}", list.kind()));
+    }
     if fields.get("contexts").is_some_and(|value| *value != Yaml::Null) {
         for (name, context) in fields.dictionary("contexts")? {
             // What Compose itself says wins.

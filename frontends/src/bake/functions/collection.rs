@@ -19,7 +19,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     }),
     function!(
         "contains",
-        [("list", Any), ("value", AnyOrNull)],
+        [("list", Any), ("value", Any)],
         |_, args| match args[0].as_sequence() {
             Some(elements) => Ok(Value::Bool(elements.iter().any(|element| equals(element, &args[1])))),
             None => Err(CallError::Argument(0, String::from("a list, tuple or set is required"))),

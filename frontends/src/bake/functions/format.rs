@@ -214,7 +214,8 @@ fn write(verb: &Verb, arg: &Value) -> Result<String, String> {
 }
 
 fn pad(verb: &Verb, text: String) -> String {
-    let missing = verb.width.unwrap_or(0).saturating_sub(text.graphemes(true).count());
+    let Some(width) = verb.width else { return text };
+    let missing = width.saturating_sub(text.graphemes(true).count());
     if missing == 0 {
         return text;
     }

@@ -156,5 +156,6 @@ fn parseint(_: &Environment<'_>, args: &[Value]) -> CallResult {
         }
         value = value * base.unsigned_abs() + digit.unsigned_abs();
     }
-    Ok(Value::number(Number::from_integer(source.starts_with('-'), value)))
+    let negative = source.starts_with('-') && !value.is_zero();
+    Ok(Value::number(Number::from_integer(negative, value)))
 }

@@ -16,6 +16,7 @@ mod math;
 mod merging;
 mod path;
 mod pattern;
+mod re2;
 mod rsa;
 mod semver;
 mod set;
@@ -42,7 +43,7 @@ pub(crate) struct Environment<'h> {
 }
 
 /// All text and elements that one evaluation makes may take this much; a bake file needs a thousandth.
-const MEMORY: u64 = 512 << 20;
+const MEMORY: u64 = 256 << 20;
 
 impl<'h> Environment<'h> {
     pub(crate) fn new(now: i64, home: &'h str, random: &'h dyn Fn(&mut [u8])) -> Environment<'h> {

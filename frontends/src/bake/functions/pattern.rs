@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use regex::{Captures, Regex, RegexBuilder};
 
+use super::re2::translate;
 use super::{CallError, CallResult, Environment, Function, function, text};
 use crate::bake::value::{Members, Type, Value};
 
@@ -30,85 +31,16 @@ pub(super) const FUNCTIONS: &[Function] = &[
 const SIZE_LIMIT: usize = 4 << 20;
 
 fn compile(pattern: &str, position: usize) -> Result<Regex, CallError> {
-    RegexBuilder::new(&translate(pattern))
+    let fail =
+        |reason: &str| CallError::Argument(position, format!("invalid regular expression {pattern:?}: {reason}"));
+    RegexBuilder::new(&translate(pattern).map_err(fail)?)
         .size_limit(SIZE_LIMIT)
         .build()
         .map_err(|error| {
             // The engine draws the pattern, which is a translation; only its reason helps.
             let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or("").trim_start_matches("error: ");
-            CallError::Argument(position, format!("invalid regular expression {pattern:?}: {reason}"))
+            fail(reason.lines().last().unwrap_or("").trim_start_matches("error: "))
         })
-}
-
-/// The classes `\d`, `\w`, `\s` and word boundaries know only ASCII in RE2, and `\Q…\E` quotes.
-fn translate(pattern: &str) -> String {
-    let mut result = String::with_capacity(pattern.len() + 16);
-    let mut rest = pattern;
-    let mut in_class = 0_usize;
-    'chars: while let Some(char) = rest.chars().next() {
-        if char != '\\' {
-            match char {
-                '[' if in_class == 0 => {
-                    in_class = 1;
-                    // A bracket right at the start of a class does not close it.
-                    for head in ["[^]", "[]"] {
-                        if let Some(tail) = rest.strip_prefix(head) {
-                            result.push_str(&head[..head.len() - 1]);
-                            result.push_str("\\]");
-                            rest = tail;
-                            continue 'chars;
-                        }
-                    }
-                }
-                // A bracket inside a class means itself, unless it opens a named class.
-                '[' if rest.starts_with("[:") => in_class = 2,
-                '[' => result.push('\\'),
-                ']' => in_class = in_class.saturating_sub(1),
-                '&' | '~' | '-' if in_class > 0 && rest[1..].starts_with(char) => result.push('\\'),
-                _ => {}
-            }
-            result.push(char);
-            rest = &rest[char.len_utf8()..];
-            continue;
-        }
-        let letter = rest[1..].chars().next();
-        let replacement = match letter {
-            Some('d') => "0-9",
-            Some('D') => "^0-9",
-            Some('w') => "0-9A-Za-z_",
-            Some('W') => "^0-9A-Za-z_",
-            Some('s') => "\\t\\n\\x0C\\r ",
-            Some('S') => "^\\t\\n\\x0C\\r ",
-            Some('b') if in_class == 0 => {
-                result.push_str("(?-u:\\b)");
-                rest = &rest[2..];
-                continue;
-            }
-            Some('Q') => {
-                let quoted = &rest[2..];
-                let end = quoted.find("\\E").unwrap_or(quoted.len());
-                result.push_str(&regex::escape(&quoted[..end]));
-                rest = quoted.get(end + 2..).unwrap_or("");
-                continue;
-            }
-            Some('z') => "",
-            _ => {
-                result.push('\\');
-                if let Some(letter) = letter {
-                    result.push(letter);
-                }
-                rest = &rest[1 + letter.map_or(0, char::len_utf8)..];
-                continue;
-            }
-        };
-        match letter {
-            Some('z') => result.push_str("\\z"),
-            _ => result.push_str(&format!("[{replacement}]")),
-        }
-        rest = &rest[2..];
-    }
-    result
 }
 
 /// A pattern, and what its groups make of a match.

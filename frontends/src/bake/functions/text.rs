@@ -81,11 +81,22 @@ fn lower(char: char) -> char {
     char.to_lowercase().next().unwrap_or(char)
 }
 
+/// Digraphs have a form of their own for the start of a word.
+fn title_case(char: char) -> char {
+    match char {
+        'Ǆ' | 'ǅ' | 'ǆ' => 'ǅ',
+        'Ǉ' | 'ǈ' | 'ǉ' => 'ǈ',
+        'Ǌ' | 'ǋ' | 'ǌ' => 'ǋ',
+        'Ǳ' | 'ǲ' | 'ǳ' => 'ǲ',
+        other => upper(other),
+    }
+}
+
 fn title(source: &str) -> String {
     let mut result = String::with_capacity(source.len());
     let mut starts_word = true;
     for char in source.chars() {
-        result.push(if starts_word { upper(char) } else { char });
+        result.push(if starts_word { title_case(char) } else { char });
         starts_word = if char.is_ascii() {
             !(char.is_ascii_alphanumeric() || char == '_')
         } else {

@@ -293,5 +293,7 @@ pub(super) fn parse_duration(text: &str) -> Result<i128, String> {
         }
         rest = next;
     }
-    Ok(if negative { -total } else { total })
+    // A duration has 64 bits, which is about 292 years.
+    let total = if negative { -total } else { total };
+    i64::try_from(total).map(i128::from).map_err(|_| invalid())
 }

@@ -34,6 +34,9 @@ pub(crate) fn parse_body(file: u32, text: &str, shapes: &[BlockShape]) -> Result
         text,
         diagnostics: Vec::new(),
     };
+    if matches!(node.value, JsonValue::Array(_)) {
+        reader.complain(&node.span, "the file must hold one object");
+    }
     let body = reader.body(&node, shapes);
     if reader.diagnostics.is_empty() {
         Ok(body)

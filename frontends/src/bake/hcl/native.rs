@@ -18,15 +18,14 @@ use super::template::{Quoting, lower_template};
 use crate::bake::source::{Diagnostic, Diagnostics, Span};
 use crate::bake::value::{Number, Value};
 
+/// Steps such as `[*]` nest, and what looks at expressions follows the nesting.
+const MAX_STEPS: usize = 256;
+
 /// Reads a whole file.
 ///
 /// # Errors
 /// The syntax error, or every string that is malformed inside.
 pub(crate) fn parse_body(file: u32, text: &str) -> Result<Body, Diagnostics> {
-    if text.starts_with('\u{feff}') {
-        let message = "the file starts with a byte order mark, which HCL does not allow";
-        return Err(vec![Diagnostic::new(Span::new(file, 0, 3), message)]);
-    }
     let (marked, parsed) = parse_marked(text, str::parse::<tree_body::Body>);
     match parsed {
         Ok(body) => {
@@ -300,6 +299,11 @@ impl<'t> Lowering<'t> {
 
     fn traversal(&mut self, traversal: &tree::Traversal) -> Expression {
         let source = self.expression(&traversal.expr);
+        if traversal.operators.len() > MAX_STEPS {
+            let span = self.span(traversal);
+            let message = format!("more than {MAX_STEPS} steps in one expression");
+            return Expression::invalid(Diagnostic::fatal(Some(span), message), span);
+        }
         let operators: Vec<&tree::TraversalOperator> = traversal.operators.iter().map(|step| &**step).collect();
         let spans: Vec<Span> = traversal.operators.iter().map(|step| self.span(step)).collect();
         self.steps(source, &operators, &spans)
@@ -340,6 +344,11 @@ impl<'t> Lowering<'t> {
                     current = add_step(current, Step { kind, span });
                 }
                 tree::TraversalOperator::LegacyIndex(index) => {
+                    if at > 1 && matches!(operators[at - 2], tree::TraversalOperator::LegacyIndex(_)) {
+                        // The lexer of HCL reads `0.1` as one number.
+                        let message = "two indexes with dots cannot follow each other; write [0][1]";
+                        self.diagnostics.push(Diagnostic::new(span, message));
+                    }
                     let number = Number::parse(&index.to_string())
                         .and_then(Result::ok)
                         .unwrap_or_else(Number::zero);

@@ -77,8 +77,8 @@ fn set_target(target: &mut Target, name: &str, value: &Value) -> Result<(), Stri
         }
         "dockerfile" => target.dockerfile = text(value)?,
         "dockerfile-inline" => target.dockerfile_inline = text(value)?,
-        "args" => target.args = without_nulls(map(value)?),
-        "labels" => target.labels = without_nulls(map(value)?),
+        "args" => (target.args, target.unset.args) = split_nulls(map(value)?),
+        "labels" => (target.labels, target.unset.labels) = split_nulls(map(value)?),
         "tags" => target.tags = texts(value)?,
         "cache-from" => target.cache_from = entries(value, caches)?,
         "cache-to" => target.cache_to = Some(entries(value, caches)?),
@@ -93,10 +93,10 @@ fn set_target(target: &mut Target, name: &str, value: &Value) -> Result<(), Stri
         "no-cache-filter" => target.no_cache_filter = texts(value)?.unwrap_or_default(),
         "shm-size" => target.shm_size = text(value)?,
         "ulimits" => target.ulimits = texts(value)?.unwrap_or_default(),
-        "resources" => target.resources = resources(value)?,
+        "resources" => target.resources = Some(resources(value)?),
         "call" => target.call = text(value)?,
         "entitlements" => target.entitlements = texts(value)?.unwrap_or_default(),
-        "extra-hosts" => target.extra_hosts = without_nulls(map(value)?),
+        "extra-hosts" => (target.extra_hosts, target.unset.extra_hosts) = split_nulls(map(value)?),
         "policy" => target.policy = entries(value, |value| policy(value).map(|entry| vec![entry]))?,
         _ => {}
     }
@@ -145,6 +145,13 @@ fn map(value: &Value) -> Result<BTreeMap<String, Option<String>>, String> {
 
 fn without_nulls(map: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
     map.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
+/// What has a value, and the names of what has none.
+fn split_nulls(map: BTreeMap<String, Option<String>>) -> (BTreeMap<String, String>, Vec<String>) {
+    let unset = map.iter().filter(|(_, value)| value.is_none());
+    let unset = unset.map(|(name, _)| name.clone()).collect();
+    (without_nulls(map), unset)
 }
 
 /// The entries of a list; empty strings and nulls are skipped, so that an entry can be made conditional.
@@ -278,10 +285,7 @@ fn ssh(value: &Value) -> Result<Ssh, String> {
     })
 }
 
-fn resources(value: &Value) -> Result<Option<Resources>, String> {
-    if value.is_null() {
-        return Ok(None);
-    }
+fn resources(value: &Value) -> Result<Resources, String> {
     let wanted = optional_object(&[
         ("memory", Type::String),
         ("memory-swap", Type::String),
@@ -302,7 +306,7 @@ fn resources(value: &Value) -> Result<Option<Resources>, String> {
             .ok_or_else(|| format!("{name} must be a whole number")),
         None => Ok(None),
     };
-    Ok(Some(Resources {
+    Ok(Resources {
         memory: member_text(members, "memory"),
         memory_swap: member_text(members, "memory-swap"),
         cpu_shares: integer("cpu-shares")?,
@@ -310,7 +314,7 @@ fn resources(value: &Value) -> Result<Option<Resources>, String> {
         cpu_quota: integer("cpu-quota")?,
         cpuset_cpus: member_text(members, "cpuset-cpus"),
         cpuset_mems: member_text(members, "cpuset-mems"),
-    }))
+    })
 }
 
 fn policy(value: &Value) -> Result<Policy, String> {

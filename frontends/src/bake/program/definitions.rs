@@ -41,7 +41,8 @@ pub(crate) const SHAPES: &[BlockShape] = &[
 pub(super) struct VariableDefinition {
     pub(super) of: Option<Rc<Expression>>,
     pub(super) default: Option<Rc<Expression>>,
-    pub(super) description: String,
+    /// Refers to nothing.
+    pub(super) description: Option<Rc<Expression>>,
     pub(super) validations: Vec<Validation>,
     pub(super) span: Span,
 }
@@ -136,18 +137,21 @@ fn variable(block: &Block) -> Result<VariableDefinition, Diagnostics> {
     let mut validations = Vec::new();
     for inner in body.blocks.iter().filter(|inner| &*inner.kind == "validation") {
         only(inner, &["condition", "error_message"])?;
+        if let Some((_, span)) = inner.labels.first() {
+            return Err(vec![Diagnostic::new(*span, "a validation has no label")]);
+        }
         validations.push(Validation {
             condition: expression(&inner.body, "condition"),
             error_message: expression(&inner.body, "error_message"),
             span: inner.span,
         });
     }
-    let description = match body.attribute("description") {
-        Some(attribute) => plain_text(&attribute.expression)?,
-        None => String::new(),
-    };
+    let description = expression(body, "description");
+    if let Some(description) = &description {
+        check_constant(description)?;
+    }
     Ok(VariableDefinition {
-        of: expression(body, "type"),
+        of: expression(body, "type").filter(|of| !matches!(of.kind, Kind::Literal(Value::Null(_)))),
         // In JSON, null is the same as nothing there.
         default: expression(body, "default"),
         description,
@@ -194,21 +198,11 @@ fn only(block: &Block, names: &[&str]) -> Result<(), Diagnostics> {
 }
 
 /// A description says the same whatever the variables are.
-fn plain_text(expression: &Expression) -> Result<String, Diagnostics> {
-    let complain = |message: &str| Err(vec![Diagnostic::new(expression.span, message)]);
+fn check_constant(expression: &Expression) -> Result<(), Diagnostics> {
     let uses = collect(expression);
-    if !uses.references.is_empty() || !uses.functions.is_empty() {
-        return complain("the description of a variable must be plain text, without variables and functions");
+    if uses.references.is_empty() && uses.functions.is_empty() {
+        return Ok(());
     }
-    let mut inner = expression;
-    while let Kind::Interpolation(next) | Kind::Parentheses(next) | Kind::Json(_, next) = &inner.kind {
-        inner = next;
-    }
-    match &inner.kind {
-        Kind::Literal(Value::String(text)) => Ok(String::from(&**text)),
-        Kind::Literal(Value::Number(number)) => Ok(number.to_text()),
-        Kind::Literal(Value::Bool(value)) => Ok(value.to_string()),
-        Kind::Invalid(diagnostic) => Err(vec![(**diagnostic).clone()]),
-        _ => complain("the description of a variable must be plain text"),
-    }
+    let message = "the description of a variable must be plain text, without variables and functions";
+    Err(vec![Diagnostic::new(expression.span, message)])
 }

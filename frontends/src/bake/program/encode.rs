@@ -62,11 +62,17 @@ fn string_map<'m>(members: impl IntoIterator<Item = (&'m str, &'m str)>) -> Valu
     Value::Map(Type::String, Rc::new(members))
 }
 
-fn map_or_null(map: &BTreeMap<String, String>) -> Value {
-    if map.is_empty() {
+fn map_or_null(map: &BTreeMap<String, String>, unset: &[String]) -> Value {
+    if map.is_empty() && unset.is_empty() {
         return Value::Null(Type::map(Type::String));
     }
-    string_map(map.iter().map(|(key, value)| (key.as_str(), value.as_str())))
+    let set = map
+        .iter()
+        .map(|(key, value)| (Rc::from(key.as_str()), Value::string(value)));
+    let unset = unset
+        .iter()
+        .map(|key| (Rc::from(key.as_str()), Value::Null(Type::String)));
+    Value::Map(Type::String, Rc::new(set.chain(unset).collect()))
 }
 
 fn typed_map<'m>(kind: &'m str, more: &[(&'m str, &'m str)], attributes: &'m BTreeMap<String, String>) -> Value {
@@ -113,11 +119,11 @@ fn target_value(target: &Target) -> Value {
         ("annotations", list_or_null(&target.annotations)),
         ("attest", list_of(attest, maps())),
         ("context", text_value(target.context.as_deref())),
-        ("contexts", map_or_null(&target.contexts)),
+        ("contexts", map_or_null(&target.contexts, &[])),
         ("dockerfile", text_value(target.dockerfile.as_deref())),
         ("dockerfile-inline", text_value(target.dockerfile_inline.as_deref())),
-        ("args", map_or_null(&target.args)),
-        ("labels", map_or_null(&target.labels)),
+        ("args", map_or_null(&target.args, &target.unset.args)),
+        ("labels", map_or_null(&target.labels, &target.unset.labels)),
         (
             "tags",
             target
@@ -156,7 +162,10 @@ fn target_value(target: &Target) -> Value {
         ),
         ("call", text_value(target.call.as_deref())),
         ("entitlements", list_or_null(&target.entitlements)),
-        ("extra-hosts", map_or_null(&target.extra_hosts)),
+        (
+            "extra-hosts",
+            map_or_null(&target.extra_hosts, &target.unset.extra_hosts),
+        ),
         ("policy", list_of(target.policy.iter().map(policy_value), maps())),
     ])
 }

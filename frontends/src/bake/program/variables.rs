@@ -29,11 +29,18 @@ impl Program<'_> {
                 diagnostics.extend(more);
                 continue;
             }
+            let description = match self.description(definition) {
+                Ok(description) => description,
+                Err(more) => {
+                    diagnostics.extend(more);
+                    continue;
+                }
+            };
             let constraint = self.declared_type(definition).ok().flatten();
             let value = self.evaluator.global(name).unwrap_or_else(Value::null);
             variables.push(Variable {
                 name: name.to_string(),
-                description: definition.description.clone(),
+                description,
                 kind: constraint.map(|of| of.constraint_name()).unwrap_or_default(),
                 value: listed(&value),
             });
@@ -41,6 +48,20 @@ impl Program<'_> {
         settle(diagnostics)?;
         self.validate()?;
         Ok(variables)
+    }
+
+    fn description(&self, definition: &VariableDefinition) -> Result<String, Diagnostics> {
+        let Some(expression) = &definition.description else {
+            return Ok(String::new());
+        };
+        let value = self.evaluator.evaluate(expression, &Scope::root())?;
+        match convert(&value, &Type::String) {
+            Ok(Value::String(text)) => Ok(String::from(&*text)),
+            _ => {
+                let message = "the description of a variable must be text";
+                Err(vec![Diagnostic::new(expression.span, message)])
+            }
+        }
     }
 
     /// The declared type; `None` when there is no declaration.

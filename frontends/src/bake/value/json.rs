@@ -37,7 +37,14 @@ pub(crate) fn to_json(value: &Value) -> Result<String, JsonError> {
     Ok(text)
 }
 
+/// Values can share their parts, so that the text of a small one is beyond all bounds.
+const MAX_TEXT: usize = 64 << 20;
+
 fn write(value: &Value, text: &mut String) -> Result<(), JsonError> {
+    if text.len() > MAX_TEXT {
+        let message = format!("the JSON text would be longer than {} MiB", MAX_TEXT >> 20);
+        return Err(JsonError::Mismatch(message));
+    }
     match value {
         Value::Null(_) => text.push_str("null"),
         Value::String(string) => write_string(string, text),
@@ -152,7 +159,7 @@ fn typed(node: &JsonNode, wanted: &Type, path: &str) -> Result<Value, JsonError>
         return Ok(Value::Null(wanted.without_optional()));
     }
     match (wanted, &node.value) {
-        (Type::Dynamic, _) => implied(node),
+        (Type::Dynamic, _) => fail("type any cannot be given as JSON; declare the type"),
         (Type::Bool, JsonValue::Bool(value)) => Ok(Value::Bool(*value)),
         (Type::Number, JsonValue::Number(literal)) => Ok(Value::number(read_number(literal)?)),
         (Type::String, JsonValue::String(string)) => Ok(Value::string(string)),

@@ -187,7 +187,8 @@ impl Evaluator<'_> {
             return Ok(Value::null());
         };
         let (given, wanted) = gather2(self.evaluate(value, scope), type_expression::type_of(wanted))?;
-        convert(&given, &wanted).map_err(|error| {
+        // Unlike a variable, this function wants every attribute, also those that are declared optional.
+        convert(&given, &wanted.without_optional()).map_err(|error| {
             vec![Diagnostic::new(
                 value.span,
                 format!("argument \"value\" of convert: {error}"),
