@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::build_args::{BakeArgs, BuildArgs, ExportArgs, LogArgs, PlanArgs, RealizeArgs};
+use crate::commands;
 
 /// Content build store: a content-addressed store for builds of Dockerfiles and bake files.
 #[derive(Debug, Parser)]
@@ -58,6 +59,16 @@ pub(crate) enum Command {
     Store(StoreCommand),
     /// Show the trees of the store as files until interrupted
     Mount(MountArgs),
+    /// List what keeps things in the store: results, tags, pins
+    Roots(commands::roots::RootsArgs),
+    /// Keep a result whatever is built later
+    Pin(commands::roots::PinArgs),
+    /// Let go of what was pinned, or of a tag
+    Unpin(commands::roots::UnpinArgs),
+    /// Say why the steps of a build ran
+    Why(commands::why::WhyArgs),
+    /// Draw the steps of a build
+    Graph(commands::graph::GraphArgs),
 }
 
 /// `cbs gc`.
@@ -120,7 +131,7 @@ pub(crate) enum StoreCommand {
         /// The name
         name: String,
     },
-    /// List a folder of a tree
+    /// List a folder of a tree, in full with -l
     Ls {
         /// A root's name or tree digest, then the path: NAME[:PATH]
         reference: String,
@@ -131,6 +142,10 @@ pub(crate) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Say what differs between two trees
+    Diff(commands::inspect::DiffArgs),
+    /// Say what is known about a path: digests, size, what made it and what keeps it
+    PathInfo(commands::inspect::PathInfoArgs),
     /// Print a file of a tree
     Cat {
         /// A root's name or tree digest, then the path: NAME:PATH

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use cbs_exec::LocalExecutor;
 use cbs_solver::llb::VertexDigest;
-use cbs_solver::{Ctx, Decided, Decision, Graph, Need, Request, SolveResult, solve};
+use cbs_solver::{Ctx, Graph, Need, OnFailure, Request, SolveError, SolveResult, TargetResult, solve};
 use cbs_store::{Directory, DirectoryStore as _, GcRoot, Snapshot, Store};
 use serde_json::{Map, Value};
 
@@ -15,10 +15,12 @@ use crate::export::{Realised, export};
 use crate::failure;
 use crate::lower::{LoweredTarget, fetch_dockerfiles, lower_all, requests};
 use crate::output::OutputKind;
-use crate::record::{AnnotationRecord, PlatformRecord, Record, StepRecord};
+use crate::record::{AnnotationRecord, PlatformRecord, Record};
 use crate::resolver::Resolver;
+use crate::roots::{KEEP_RESULTS, roots_of_result};
 use crate::session::{Session, SolveSettings};
 use crate::sources::Sources;
+use crate::steps::{StepRecord, step_records};
 use crate::target::{BuildTarget, DockerfileAt, Work};
 
 /// What the commands decide about a build besides its targets.
@@ -41,6 +43,15 @@ pub(crate) struct Built {
     pub(crate) warnings: Vec<String>,
     /// The digests of its image and more, under BuildKit's names.
     pub(crate) metadata: Map<String, Value>,
+}
+
+/// What came of a build.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The targets that were built.
+    pub(crate) built: Vec<Built>,
+    /// Why others were not.
+    pub(crate) failure: Option<anyhow::Error>,
 }
 
 /// Targets that are ready to be solved.
@@ -103,7 +114,7 @@ pub(crate) fn build(
     targets: Vec<BuildTarget>,
     sources: Sources,
     settings: &Settings,
-) -> anyhow::Result<Vec<Built>> {
+) -> anyhow::Result<Outcome> {
     let prepared = prepare(session, targets, sources)?;
     let Prepared { targets, lowered, ctx } = &prepared;
     let of_targets = requests(targets, lowered);
@@ -113,34 +124,61 @@ pub(crate) fn build(
         .runtime
         .block_on(solve(ctx, &graph, &settings.solve.config(need(targets))));
     session.check_interrupted()?;
-    let solved = solved.map_err(failure::of_solve)?;
-    let mut results = solved.targets.iter();
+    let (solved, failure) = match solved {
+        Ok(solved) => (solved, None),
+        // What came to its end in spite of the failure is kept and exported like anything else.
+        Err(SolveError::Failed { failures, finished }) if settings.solve.on_failure == OnFailure::KeepGoing => {
+            let error = SolveError::Failed {
+                failures,
+                finished: Box::default(),
+            };
+            (*finished, Some(failure::of_solve(error)))
+        }
+        Err(error) => return Err(failure::of_solve(error)),
+    };
+    let results: HashMap<usize, &TargetResult> = solved.targets.iter().map(|result| (result.number, result)).collect();
     let mut built = Vec::new();
+    let mut first = 0;
     for (number, requests) in &of_targets {
         let target = &targets[*number];
+        let places = first..first + requests.len();
+        first = places.end;
         let Some(result) = lowered.get(&target.name) else {
             continue;
         };
-        let snapshots = results
-            .by_ref()
-            .take(requests.len())
-            .map(|result| match &result.snapshot {
-                Some(snapshot) => Ok(snapshot.clone()),
-                None => scratch(&session.store),
-            });
+        let reached: Vec<&TargetResult> = places.filter_map(|place| results.get(&place).copied()).collect();
+        if reached.len() < requests.len() {
+            continue;
+        }
+        let snapshots = reached.into_iter().map(|result| match &result.snapshot {
+            Some(snapshot) => Ok(snapshot.clone()),
+            None => scratch(&session.store),
+        });
         let snapshots = snapshots.collect::<anyhow::Result<Vec<_>>>()?;
-        let record = record(target, result, requests, &solved);
+        let last = session.store.gc_root(&target.root)?;
+        let earlier = earlier_steps(last.as_ref(), &solved);
+        let record = record(target, result, requests, (&graph, &solved), &earlier);
         let label = if of_targets.len() > 1 {
             format!("[{}] ", target.name)
         } else {
             String::new()
         };
-        let mut finished = finish(session, target, &record, &snapshots, &label, settings)?;
+        let mut finished = finish(session, target, (&record, last.as_ref()), &snapshots, &label, settings)?;
         finished.warnings = warnings(target, result);
         built.push(finished);
     }
     session.store.sync().context("cannot write the store")?;
-    Ok(built)
+    Ok(Outcome { built, failure })
+}
+
+/// The steps of a target's last build, for what ran in this one to be compared with.
+fn earlier_steps(last: Option<&GcRoot>, solved: &SolveResult) -> Vec<StepRecord> {
+    if solved.stats.ran == 0 {
+        return Vec::new();
+    }
+    // A record of another version of the program explains nothing.
+    let record = last.and_then(|last| Record::of_root(last).ok());
+    record.map(|record| record.steps).unwrap_or_default()
 }
 
 /// How much of the results must be here.
@@ -185,7 +223,13 @@ fn scratch(store: &Store) -> anyhow::Result<Snapshot> {
     })
 }
 
-fn record(target: &BuildTarget, result: &LoweredTarget, requests: &[Request], solved: &SolveResult) -> Record {
+fn record(
+    target: &BuildTarget,
+    result: &LoweredTarget,
+    requests: &[Request],
+    (graph, solved): (&Graph, &SolveResult),
+    earlier: &[StepRecord],
+) -> Record {
     let platforms = result.platforms.iter().map(|platform| PlatformRecord {
         platform: platform.platform.clone(),
         config: platform.config.clone(),
@@ -200,28 +244,15 @@ fn record(target: &BuildTarget, result: &LoweredTarget, requests: &[Request], so
         .flat_map(|request| &request.definition.def)
         .map(|op| VertexDigest::of(op))
         .collect();
-    record.steps = solved
-        .decisions
-        .iter()
-        .filter(|decided| own.contains(&decided.vertex))
-        .map(step)
-        .collect();
+    record.steps = step_records(graph, solved, &own, earlier);
     record
-}
-
-fn step(decided: &Decided) -> StepRecord {
-    StepRecord {
-        name: decided.name.clone(),
-        key: decided.key.map(|key| key.to_string()),
-        ran: matches!(decided.decision, Decision::Ran(_)),
-    }
 }
 
 /// Keeps a result under its name, then exports it: a failed export loses nothing.
 fn finish(
     session: &Session,
     target: &BuildTarget,
-    record: &Record,
+    (record, last): (&Record, Option<&GcRoot>),
     snapshots: &[Snapshot],
     label: &str,
     settings: &Settings,
@@ -229,12 +260,14 @@ fn finish(
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let is_kept = target.outputs.iter().any(|output| output.kind != OutputKind::CacheOnly);
     if is_kept {
-        session.store.set_root(&GcRoot {
+        let result = GcRoot {
             name: target.root.clone(),
             snapshots: snapshots.to_vec(),
             payload: record.encode()?,
             created: since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
-        })?;
+        };
+        let roots = roots_of_result(&session.store, result, &target.names, last, KEEP_RESULTS)?;
+        session.store.set_roots(&roots)?;
     }
     let realised = Realised {
         record,

@@ -5,6 +5,7 @@ mod build;
 mod build_args;
 mod calls;
 mod commands;
+mod drawing;
 mod epoch;
 mod export;
 mod failure;
@@ -16,8 +17,10 @@ mod progress;
 mod record;
 mod remote;
 mod resolver;
+mod roots;
 mod session;
 mod sources;
+mod steps;
 mod target;
 
 use std::process::ExitCode;
@@ -42,6 +45,11 @@ fn main() -> ExitCode {
         Command::Du(args) => commands::du::run(&cli.global, args),
         Command::Store(command) => commands::store::run(&cli.global, command),
         Command::Mount(args) => commands::mount::run(&cli.global, args),
+        Command::Roots(args) => commands::roots::list(&cli.global, args),
+        Command::Pin(args) => commands::roots::pin(&cli.global, args),
+        Command::Unpin(args) => commands::roots::unpin(&cli.global, args),
+        Command::Why(args) => commands::why::run(&cli.global, args),
+        Command::Graph(args) => commands::graph::run(&cli.global, args),
     };
     result.unwrap_or_else(|error| {
         failure::report(&error);

@@ -13,6 +13,8 @@ use cbs_store::{GcRoot, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::epoch::Epoch;
+use crate::roots::{RootKind, tag_root};
+use crate::steps::StepRecord;
 
 /// Bumped when old programs would misread new records.
 const VERSION: u32 = 1;
@@ -77,17 +79,6 @@ impl AnnotationRecord {
     }
 }
 
-/// One step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StepRecord {
-    /// What it is called.
-    pub(crate) name: String,
-    /// What its result, and with it its log, is remembered under.
-    pub(crate) key: Option<String>,
-    /// Whether it ran.
-    pub(crate) ran: bool,
-}
-
 impl Record {
     /// A record of the current version.
     pub(crate) fn new(platforms: Vec<PlatformRecord>, epoch: Epoch) -> Self {
@@ -125,48 +116,84 @@ impl Record {
 
 /// Finds what was realised: by its name, the absolute form of it, a unique end of it, or one of its tags.
 pub(crate) fn find(store: &Store, name: &str) -> anyhow::Result<(GcRoot, Record)> {
+    let root = find_root(store, name)?;
+    let record = Record::of_root(&root)?;
+    Ok((root, record))
+}
+
+/// [`find`], whatever the root says about itself.
+pub(crate) fn find_root(store: &Store, name: &str) -> anyhow::Result<GcRoot> {
     let roots = store.gc_roots()?;
     let absolute = absolute(name);
+    let pinned = crate::roots::pin_root(name);
     let exact = roots
         .iter()
         .find(|root| root.name == name)
-        .or_else(|| roots.iter().find(|root| Some(&root.name) == absolute.as_ref()));
+        .or_else(|| roots.iter().find(|root| Some(&root.name) == absolute.as_ref()))
+        .or_else(|| roots.iter().find(|root| root.name == pinned));
     if let Some(root) = exact {
-        return Ok((root.clone(), Record::of_root(root)?));
+        return Ok(root.clone());
     }
     let mut by_end = roots.iter().filter(|root| {
-        is_in_folder(&root.name, absolute.as_deref())
-            || root
-                .name
-                .strip_suffix(name)
-                .is_some_and(|rest| rest.ends_with(['/', '#']))
+        matches!(RootKind::of(&root.name), RootKind::Result | RootKind::Earlier)
+            && (is_in_folder(&root.name, absolute.as_deref())
+                || root
+                    .name
+                    .strip_suffix(name)
+                    .is_some_and(|rest| rest.ends_with(['/', '#'])))
     });
     match (by_end.next(), by_end.next()) {
-        (Some(root), None) => return Ok((root.clone(), Record::of_root(root)?)),
+        (Some(root), None) => return Ok(root.clone()),
         (Some(one), Some(other)) => bail!("`{name}` could be `{}` or `{}`", one.name, other.name),
         (None, _) => {}
     }
     if let Ok(reference) = name.parse::<Reference>() {
+        let wanted = tag_root(&reference);
+        if let Some(root) = roots.iter().find(|root| root.name == wanted) {
+            return Ok(root.clone());
+        }
         let wanted = reference.with_default_tag().to_string();
-        // The last one to take a tag has it.
-        let mut newest: Option<(GcRoot, Record)> = None;
+        // Before tags had roots of their own, the last one to take a tag had it.
+        let mut newest: Option<&GcRoot> = None;
         for root in &roots {
             let Ok(record) = Record::of_root(root) else { continue };
-            let is_newer = newest.as_ref().is_none_or(|(other, _)| other.created < root.created);
-            if record.names.contains(&wanted) && is_newer {
-                newest = Some((root.clone(), record));
+            if record.names.contains(&wanted) && newest.is_none_or(|other| other.created < root.created) {
+                newest = Some(root);
             }
         }
         if let Some(found) = newest {
-            return Ok(found);
+            return Ok(found.clone());
         }
     }
-    let names: Vec<&str> = roots.iter().map(|root| root.name.as_str()).collect();
+    let is_result = |root: &&GcRoot| RootKind::of(&root.name) == RootKind::Result;
+    let names: Vec<&str> = roots.iter().filter(is_result).map(|root| root.name.as_str()).collect();
     match names.len() {
         0 => bail!("`{name}` was never realised here; nothing was yet"),
         1..=12 => bail!("`{name}` was never realised here; there are {}", names.join(", ")),
-        _ => bail!("`{name}` was never realised here; `cbs store roots` lists what was"),
+        _ => bail!("`{name}` was never realised here; `cbs roots` lists what was"),
     }
+}
+
+/// `REF` or `REF#STEP`: what was realised, and which of its steps is meant.
+pub(crate) fn find_step(store: &Store, name: &str) -> anyhow::Result<(GcRoot, Record, Option<String>)> {
+    match (find(store, name), name.rsplit_once('#')) {
+        (Ok((root, record)), _) => Ok((root, record, None)),
+        (Err(err), None) => Err(err),
+        (Err(err), Some((name, step))) => match find(store, name) {
+            Ok((root, record)) => Ok((root, record, Some(step.to_owned()))),
+            Err(_) => Err(err),
+        },
+    }
+}
+
+/// The last build.
+pub(crate) fn newest(store: &Store) -> anyhow::Result<(GcRoot, Record)> {
+    let is_last = |root: &GcRoot| RootKind::of(&root.name) == RootKind::Result;
+    let roots = store.gc_roots()?.into_iter().filter(is_last);
+    let newest = roots.max_by_key(|root| root.created);
+    let newest = newest.context("nothing was built here yet")?;
+    let record = Record::of_root(&newest)?;
+    Ok((newest, record))
 }
 
 /// `FILE#TARGET` with an absolute path.

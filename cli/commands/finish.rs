@@ -8,7 +8,7 @@ use cbs_solver::{CacheUse, OnFailure};
 use serde_json::{Map, Value};
 
 use super::print;
-use crate::build::{Built, Settings, build};
+use crate::build::{Built, Outcome, Settings, build};
 use crate::build_args::{CommonBuildArgs, ProgressMode};
 use crate::calls;
 use crate::planned::Planned;
@@ -54,7 +54,7 @@ pub(crate) fn finish(
         },
         wants_digest: prints || iidfile.is_some() || common.metadata_file.is_some(),
     };
-    let built = build(&session, planned.targets, planned.sources, &settings)?;
+    let Outcome { built, failure } = build(&session, planned.targets, planned.sources, &settings)?;
     // What is said from here on comes after the last line of progress.
     session.display.finish();
     let is_quiet = matches!(common.progress, ProgressMode::Quiet | ProgressMode::None);
@@ -78,7 +78,10 @@ pub(crate) fn finish(
         }
         _ => {}
     }
-    Ok(ExitCode::SUCCESS)
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use cbs_solver::LogReader;
 use cbs_store::{Access, BlobStore as _, CacheKey, Store};
 use serde_json::{Value, json};
@@ -11,19 +11,24 @@ use serde_json::{Value, json};
 use super::{open_store, print, print_bytes};
 use crate::args::Global;
 use crate::build_args::LogArgs;
-use crate::record::{Record, StepRecord, find};
+use crate::record::{find_step, newest};
+use crate::steps::StepRecord;
 
 /// `cbs log`.
 pub(crate) fn run(global: &Global, args: &LogArgs) -> anyhow::Result<ExitCode> {
     let store = open_store(global, Access::ReadOnly)?;
     let (record, wanted) = match &args.name {
-        Some(name) => named(&store, name)?,
-        None => (newest(&store)?, None),
+        Some(name) => {
+            let (_, record, wanted) = find_step(&store, name)?;
+            (record, wanted)
+        }
+        None => (newest(&store)?.1, None),
     };
-    let steps = record.steps.iter().enumerate().filter(|(number, step)| match &wanted {
-        None => true,
-        Some(wanted) => wanted.parse() == Ok(number + 1) || step.name.contains(wanted.as_str()),
-    });
+    let steps = record
+        .steps
+        .iter()
+        .enumerate()
+        .filter(|(number, step)| step.is_called(*number, wanted.as_deref()));
     let mut documents = Vec::new();
     let mut found = 0;
     for (number, step) in steps {
@@ -48,23 +53,6 @@ pub(crate) fn run(global: &Global, args: &LogArgs) -> anyhow::Result<ExitCode> {
         print(&format!("{}\n", Value::from(documents)))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `NAME` or `NAME#STEP`.
-fn named(store: &Store, name: &str) -> anyhow::Result<(Record, Option<String>)> {
-    let whole = find(store, name);
-    match (whole, name.rsplit_once('#')) {
-        (Ok((_, record)), _) => Ok((record, None)),
-        (Err(_), Some((name, step))) if find(store, name).is_ok() => Ok((find(store, name)?.1, Some(step.to_owned()))),
-        (Err(err), _) => Err(err),
-    }
-}
-
-/// The last build.
-fn newest(store: &Store) -> anyhow::Result<Record> {
-    let roots = store.gc_roots()?;
-    let newest = roots.iter().max_by_key(|root| root.created);
-    Record::of_root(newest.context("nothing was built here yet")?)
 }
 
 /// What a step printed when it ran; `None` when it printed nothing or that is forgotten.

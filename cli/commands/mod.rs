@@ -6,11 +6,16 @@ pub(crate) mod du;
 pub(crate) mod export;
 pub(crate) mod finish;
 pub(crate) mod gc;
+pub(crate) mod graph;
+pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod mount;
 pub(crate) mod plan;
 pub(crate) mod realize;
+pub(crate) mod roots;
 pub(crate) mod store;
+mod trees;
+pub(crate) mod why;
 
 pub(crate) use finish::finish;
 
@@ -22,6 +27,7 @@ use anyhow::{Context as _, bail};
 use cbs_store::{Access, Store, TreeDigest};
 
 use crate::args::Global;
+use crate::record::find_root;
 
 /// Opens the store the user means: the flag, else root's or the user's own.
 pub(crate) fn open_store(global: &Global, access: Access) -> anyhow::Result<Store> {
@@ -69,25 +75,23 @@ pub(crate) fn find_tree(store: &Store, reference: &str) -> anyhow::Result<(TreeD
             .rmatch_indices(':')
             .map(|(colon, _)| (&reference[..colon], &reference[colon + 1..])),
     );
+    let mut first = None;
     for (name, path) in splits {
         if let Ok(digest) = name.parse::<TreeDigest>() {
             return Ok((digest, path.to_owned()));
         }
-        if let Some(root) = store.gc_root(name)? {
-            let Some(snapshot) = root.snapshots.first() else {
-                bail!("root `{name}` holds no tree")
-            };
-            return Ok((snapshot.tree, path.to_owned()));
+        match find_root(store, name) {
+            Ok(root) => {
+                let Some(snapshot) = root.snapshots.first() else {
+                    bail!("root `{name}` holds no tree")
+                };
+                return Ok((snapshot.tree, path.to_owned()));
+            }
+            Err(err) => drop(first.get_or_insert(err)),
         }
     }
-    let names: Vec<String> = store.gc_roots()?.into_iter().map(|root| root.name).collect();
-    match names.as_slice() {
-        [] => bail!("`{reference}` is neither a root of this store (it has none) nor a tree digest"),
-        names => bail!(
-            "`{reference}` is neither a root nor a tree digest; roots are {}",
-            names.join(", ")
-        ),
-    }
+    let err = first.unwrap_or_else(|| anyhow::anyhow!("an empty reference"));
+    Err(err.context(format!("`{reference}` is neither a tree digest nor something realised")))
 }
 
 /// `48h`, `7d`, `30m`, `10s`, or seconds.

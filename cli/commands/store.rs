@@ -8,7 +8,8 @@ use cbs_store::edit::lookup;
 use cbs_store::{Access, BlobStore, DirectoryStore, Entry, Node, Problem, Repair, Store, VerifyReport};
 use serde_json::{Value, json};
 
-use super::{find_tree, open_store, print};
+use super::trees::{entry_json, kind_and_size};
+use super::{find_tree, inspect, open_store, print};
 use crate::args::{Global, StoreCommand};
 use crate::progress::human_bytes;
 
@@ -16,9 +17,11 @@ pub(crate) fn run(global: &Global, command: &StoreCommand) -> anyhow::Result<Exi
     match command {
         StoreCommand::Verify { repair, json } => verify(global, *repair, *json),
         StoreCommand::Roots { json } => roots(&open_store(global, Access::ReadOnly)?, *json),
+        StoreCommand::Diff(args) => inspect::diff(&open_store(global, Access::ReadOnly)?, args),
+        StoreCommand::PathInfo(args) => inspect::path_info(&open_store(global, Access::ReadOnly)?, args),
         StoreCommand::Unroot { name } => {
             if !open_store(global, Access::ReadWrite)?.remove_root(name)? {
-                bail!("there is no root `{name}`; `cbs store roots` lists them");
+                bail!("there is no root `{name}`; `cbs roots` lists them");
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -134,32 +137,6 @@ fn list(store: &Store, reference: &str, long: bool, as_json: bool) -> anyhow::Re
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn kind_and_size(node: &Node) -> (&'static str, u64) {
-    match node {
-        Node::File { size, .. } => ("file", *size),
-        Node::Directory(below) => ("directory", below.totals.bytes),
-        Node::Symlink(_) => ("symlink", 0),
-        Node::CharDevice(..) => ("char", 0),
-        Node::BlockDevice(..) => ("block", 0),
-        Node::Fifo => ("fifo", 0),
-        Node::Whiteout => ("whiteout", 0),
-    }
-}
-
-fn entry_json(entry: &Entry) -> Value {
-    let (kind, size) = kind_and_size(&entry.node);
-    let digest = match &entry.node {
-        Node::File { blob, .. } => Some(blob.to_string()),
-        Node::Directory(below) => Some(below.digest.to_string()),
-        _ => None,
-    };
-    json!({
-        "name": String::from_utf8_lossy(&entry.name), "type": kind, "mode": format!("{:04o}", entry.meta.mode),
-        "uid": entry.meta.uid, "gid": entry.meta.gid, "mtime": entry.meta.mtime.seconds, "size": size,
-        "digest": digest,
-    })
 }
 
 fn cat(store: &Store, reference: &str) -> anyhow::Result<ExitCode> {

@@ -96,7 +96,7 @@ pub use graph::{
     EdgeId, Graph, GraphError, Location, OpKind, Request, SourceFile, Target, Vertex, VertexId, platform_text,
 };
 pub use index::{Index, KeyGuard, MemoryIndex, StoreIndex};
-pub use keys::{ChangedTree, Explanation, explain};
+pub use keys::{ChangedTree, Explanation, SeenPaths, explain, explain_against};
 pub use keys::{Difference, KeyParts, Part, PartValue, PartsError, differences};
 pub use llb::pb;
 pub use log::{LogReader, LogRecord, LogSink};

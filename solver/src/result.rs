@@ -24,6 +24,8 @@ pub struct SolveResult {
 /// A reached target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetResult {
+    /// The request's place among the requests.
+    pub number: usize,
     /// The request's name.
     pub name: String,
     /// What it is; `None` is scratch.

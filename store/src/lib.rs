@@ -32,6 +32,7 @@
 //! ```
 
 mod blob;
+pub mod compare;
 mod deep;
 pub mod diff;
 mod digest;

@@ -7,4 +7,6 @@ mod crash;
 mod env;
 mod lifecycle;
 mod road;
+mod roots;
 mod store_commands;
+mod why;

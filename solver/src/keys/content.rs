@@ -80,6 +80,30 @@ impl<K: Hash + Eq + Clone, V: Copy> Memo<K, V> {
 /// The note that names the tree of an input, before the input's number.
 pub(super) const INPUT_NOTE: &str = "tree of input ";
 
+/// The notes that say what is seen of an input, before the input's number: so that a person is not shown what a step
+/// never looked at.
+pub(super) const SEEN_NOTE: &str = "seen path of input ";
+/// The same for what a copy takes of it, and leaves.
+pub(super) const INCLUDE_NOTE: &str = "included of input ";
+pub(super) const EXCLUDE_NOTE: &str = "excluded of input ";
+
+fn note_seen(parts: &mut KeyParts, number: usize, seen: &Seen<'_>) {
+    let path = match seen {
+        Seen::Base | Seen::Tree | Seen::Definition => "/",
+        Seen::Path(path) => path,
+        Seen::Copy(copy) => {
+            for pattern in &copy.include_patterns {
+                parts.note_text(format!("{INCLUDE_NOTE}{number}"), pattern);
+            }
+            for pattern in &copy.exclude_patterns {
+                parts.note_text(format!("{EXCLUDE_NOTE}{number}"), pattern);
+            }
+            &copy.src
+        }
+    };
+    parts.note_text(format!("{SEEN_NOTE}{number}"), path);
+}
+
 /// The digest of the empty tree as a view.
 const SCRATCH: &str = "cbs.solver.scratch.v1";
 /// Stands for a path that leads nowhere; the step itself will say so.
@@ -220,6 +244,7 @@ impl Resolve for ContentResolve<'_> {
         };
         let tree = &snapshot.tree;
         parts.note(format!("{INPUT_NOTE}{number}"), *tree.as_bytes());
+        note_seen(parts, number, seen);
         let missing = |err| match err {
             StoreError::MissingDirectory(_) => ViewError::NeedsInput(number),
             other => ViewError::Store(other),

@@ -20,7 +20,7 @@ use std::convert::Infallible;
 use cbs_store::CacheKey;
 
 pub(crate) use content::{ContentInput, Outputs, ViewError, Views, content_key, note_outputs};
-pub use explain::{ChangedTree, Explanation, explain};
+pub use explain::{ChangedTree, Explanation, SeenPaths, explain, explain_against};
 pub use parts::{Difference, KeyParts, Part, PartValue, PartsError, differences};
 
 use crate::executor::SourcePin;

@@ -131,10 +131,16 @@ impl KeyParts {
 
     /// Adds a note; one that is there already is not added again.
     pub(crate) fn note(&mut self, name: impl Into<String>, digest: [u8; 32]) {
-        let note = Part {
-            name: name.into(),
-            value: PartValue::Digest(digest),
-        };
+        self.add_note(name.into(), PartValue::Digest(digest));
+    }
+
+    /// Adds a note that is text.
+    pub(crate) fn note_text(&mut self, name: impl Into<String>, text: impl AsRef<[u8]>) {
+        self.add_note(name.into(), PartValue::Text(text.as_ref().to_vec()));
+    }
+
+    fn add_note(&mut self, name: String, value: PartValue) {
+        let note = Part { name, value };
         if !self.notes.contains(&note) {
             self.notes.push(note);
         }

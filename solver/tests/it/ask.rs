@@ -101,7 +101,7 @@ async fn the_store_remembers_why_something_ran() {
     assert_eq!(explained.earlier, Some(key(&first, "make")));
     assert_eq!(explained.differences[0].name, "content of mount /");
     assert_eq!(explained.trees.len(), 1);
-    let tree = explained.trees[0];
+    let tree = &explained.trees[0];
     assert_eq!(tree.input, 0);
     let read = |tree| index.need_directory(&tree).expect("directory").entries.len();
     assert_eq!((tree.before.map(read), read(tree.after)), (Some(2), 2));

@@ -12,14 +12,24 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when writing fails; the root is then as it was.
     pub fn set_root(&self, root: &GcRoot) -> Result<(), StoreError> {
+        self.set_roots(std::slice::from_ref(root))
+    }
+
+    /// Makes or replaces roots, all of them or none, and flushes what they refer to in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`] when writing fails; the roots are then as they were.
+    pub fn set_roots(&self, roots: &[GcRoot]) -> Result<(), StoreError> {
         let inner = &self.0.inner;
         inner.check_writable()?;
-        let data = encode_root(root);
+        let encoded: Vec<Vec<u8>> = roots.iter().map(encode_root).collect();
         inner.commit("set gc root", |transaction, _| {
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO roots(name, created, data) VALUES(?1, ?2, ?3)")?
-                .execute(params![root.name, root.created, data])
-                .map(drop)
+            let mut insert =
+                transaction.prepare_cached("INSERT OR REPLACE INTO roots(name, created, data) VALUES(?1, ?2, ?3)")?;
+            for (root, data) in roots.iter().zip(&encoded) {
+                insert.execute(params![root.name, root.created, data])?;
+            }
+            Ok(())
         })
     }
 

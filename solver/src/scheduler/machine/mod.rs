@@ -252,7 +252,7 @@ impl Machine {
     /// The outcome, once over or given up.
     pub(super) fn finish(mut self) -> (SolveResult, Vec<StepFailure>) {
         let mut result = SolveResult::default();
-        for target in self.graph.targets() {
+        for (number, target) in self.graph.targets().iter().enumerate() {
             let snapshot: Option<Snapshot> = match target.edge {
                 None => None,
                 Some(edge) => {
@@ -267,6 +267,7 @@ impl Machine {
                 }
             };
             result.targets.push(TargetResult {
+                number,
                 name: target.name.clone(),
                 snapshot,
             });
