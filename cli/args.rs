@@ -51,9 +51,9 @@ pub(crate) enum Command {
     /// Show what the steps of a build printed
     Log(LogArgs),
     /// Remove what no root, running build or recent use keeps
-    Gc(GcArgs),
+    Gc(commands::gc::GcArgs),
     /// Show what the store holds and how large it is
-    Du(DuArgs),
+    Du(commands::du::DuArgs),
     /// Look at the store and check it
     #[command(subcommand)]
     Store(StoreCommand),
@@ -69,43 +69,6 @@ pub(crate) enum Command {
     Why(commands::why::WhyArgs),
     /// Draw the steps of a build
     Graph(commands::graph::GraphArgs),
-}
-
-/// `cbs gc`.
-#[derive(Debug, Args)]
-pub(crate) struct GcArgs {
-    /// Say what would go and why the rest stays
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Remove everything that no root and no running build needs
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    /// Keep what was used within this time, such as 48h or 7d
-    #[arg(long, value_name = "DURATION")]
-    pub(crate) keep_duration: Option<String>,
-    /// Remove until the store is no larger than this, such as 20GB
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) max_used_space: Option<String>,
-    /// Never go below this size
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) reserved_space: Option<String>,
-    /// Remove until the disk has this much free
-    #[arg(long, value_name = "BYTES")]
-    pub(crate) min_free_space: Option<String>,
-    /// Print the report as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// `cbs du`.
-#[derive(Debug, Args)]
-pub(crate) struct DuArgs {
-    /// Print as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Show every realisation, too
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
 }
 
 /// `cbs store`.

@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 use crate::export::{Realised, export};
 use crate::failure;
+use crate::gc_policy::Watch;
 use crate::lower::{LoweredTarget, fetch_dockerfiles, lower_all, requests};
 use crate::output::OutputKind;
 use crate::record::{AnnotationRecord, PlatformRecord, Record};
 use crate::resolver::Resolver;
-use crate::roots::{KEEP_RESULTS, roots_of_result};
+use crate::roots::roots_of_result;
 use crate::session::{Session, SolveSettings};
 use crate::sources::Sources;
 use crate::steps::{StepRecord, step_records};
@@ -46,12 +47,16 @@ pub(crate) struct Built {
 }
 
 /// What came of a build.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// The targets that were built.
     pub(crate) built: Vec<Built>,
     /// Why others were not.
     pub(crate) failure: Option<anyhow::Error>,
+    /// How many steps ran.
+    pub(crate) ran: usize,
+    /// Bytes that gc took meanwhile.
+    pub(crate) collected: u64,
 }
 
 /// Targets that are ready to be solved.
@@ -120,24 +125,30 @@ pub(crate) fn build(
     let of_targets = requests(targets, lowered);
     let all: Vec<Request> = of_targets.values().flatten().cloned().collect();
     let graph = Arc::new(Graph::build(&all)?);
+    let watch = Watch::start(&session.store, &session.gc);
     let solved = session
         .runtime
         .block_on(solve(ctx, &graph, &settings.solve.config(need(targets))));
+    let mut outcome = Outcome {
+        collected: watch.finish(),
+        ..Outcome::default()
+    };
     session.check_interrupted()?;
-    let (solved, failure) = match solved {
-        Ok(solved) => (solved, None),
+    let solved = match solved {
+        Ok(solved) => solved,
         // What came to its end in spite of the failure is kept and exported like anything else.
         Err(SolveError::Failed { failures, finished }) if settings.solve.on_failure == OnFailure::KeepGoing => {
             let error = SolveError::Failed {
                 failures,
                 finished: Box::default(),
             };
-            (*finished, Some(failure::of_solve(error)))
+            outcome.failure = Some(failure::of_solve(error));
+            *finished
         }
         Err(error) => return Err(failure::of_solve(error)),
     };
     let results: HashMap<usize, &TargetResult> = solved.targets.iter().map(|result| (result.number, result)).collect();
-    let mut built = Vec::new();
+    outcome.ran = solved.stats.ran;
     let mut first = 0;
     for (number, requests) in &of_targets {
         let target = &targets[*number];
@@ -165,10 +176,10 @@ pub(crate) fn build(
         };
         let mut finished = finish(session, target, (&record, last.as_ref()), &snapshots, &label, settings)?;
         finished.warnings = warnings(target, result);
-        built.push(finished);
+        outcome.built.push(finished);
     }
     session.store.sync().context("cannot write the store")?;
-    Ok(Outcome { built, failure })
+    Ok(outcome)
 }
 
 /// The steps of a target's last build, for what ran in this one to be compared with.
@@ -266,7 +277,7 @@ fn finish(
             payload: record.encode()?,
             created: since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX)),
         };
-        let roots = roots_of_result(&session.store, result, &target.names, last, KEEP_RESULTS)?;
+        let roots = roots_of_result(&session.store, result, &target.names, last, session.gc.keep_results())?;
         session.store.set_roots(&roots)?;
     }
     let realised = Realised {

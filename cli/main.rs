@@ -10,6 +10,8 @@ mod epoch;
 mod export;
 mod failure;
 mod fetcher;
+mod filters;
+mod gc_policy;
 mod lower;
 mod output;
 mod planned;

@@ -21,6 +21,7 @@ use crate::args::Global;
 use crate::build_args::ProgressMode;
 use crate::commands::open_store;
 use crate::failure::Interrupted;
+use crate::gc_policy::GcConfig;
 use crate::progress::Display;
 
 /// Layers of one image fetched at once.
@@ -40,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) lease: Arc<Lease>,
     /// Where everything is.
     pub(crate) store: Store,
+    /// What is collected without being asked.
+    pub(crate) gc: GcConfig,
     /// The exit code of the signal that came; zero for none.
     signal: Arc<AtomicU8>,
 }
@@ -108,6 +111,7 @@ impl Session {
             images,
             cancel,
             lease,
+            gc: GcConfig::load()?,
             store,
             signal,
         })

@@ -11,7 +11,9 @@ use super::print;
 use crate::build::{Built, Outcome, Settings, build};
 use crate::build_args::{CommonBuildArgs, ProgressMode};
 use crate::calls;
+use crate::gc_policy::collect_when_over;
 use crate::planned::Planned;
+use crate::progress::human_bytes;
 use crate::session::{Session, SolveSettings};
 
 /// How the digests of results are answered.
@@ -54,7 +56,12 @@ pub(crate) fn finish(
         },
         wants_digest: prints || iidfile.is_some() || common.metadata_file.is_some(),
     };
-    let Outcome { built, failure } = build(&session, planned.targets, planned.sources, &settings)?;
+    let Outcome {
+        built,
+        failure,
+        ran,
+        mut collected,
+    } = build(&session, planned.targets, planned.sources, &settings)?;
     // What is said from here on comes after the last line of progress.
     session.display.finish();
     let is_quiet = matches!(common.progress, ProgressMode::Quiet | ProgressMode::None);
@@ -77,6 +84,19 @@ pub(crate) fn finish(
             }
         }
         _ => {}
+    }
+    if ran > 0 {
+        let (store, gc) = (session.store.clone(), session.gc.clone());
+        // Its lease would keep all that this build touched.
+        drop(session);
+        match collect_when_over(&store, &gc) {
+            Ok(bytes) => collected += bytes,
+            // What was built is there all the same.
+            Err(err) => eprintln!("warning: cannot collect: {err:#}"),
+        }
+    }
+    if collected > 0 && !is_quiet {
+        eprintln!("gc removed {}", human_bytes(collected));
     }
     match failure {
         Some(failure) => Err(failure),

@@ -60,7 +60,7 @@ pub use directory::{
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use store::{
-    Access, Amount, BlobWriter, CacheMount, CacheUse, DiskUse, DryRun, GcPolicy, GcReport, GcRoot, ItemUse, Kept,
-    KeptBecause, KeyLock, Layer, Lease, OciBlob, Problem, Realisation, RecordError, Removed, Repair, Sharing, Snapshot,
-    Store, StoreItem, Usage, VerifyReport,
+    Access, Amount, BlobWriter, CacheMount, CacheUse, DiskUse, DryRun, GcCandidate, GcFilter, GcPolicy, GcReport,
+    GcRoot, ItemUse, Kept, KeptBecause, KeyLock, Layer, Lease, Measured, OciBlob, Problem, Realisation, RecordError,
+    Removed, Repair, Sharing, Snapshot, Store, StoreItem, Usage, VerifyReport,
 };

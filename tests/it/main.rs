@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod crash;
 mod env;
+mod gc;
 mod lifecycle;
 mod road;
 mod roots;

@@ -54,11 +54,11 @@ use rustix::fs::{Mode, OFlags};
 pub use blobs::BlobWriter;
 pub use caches::{CacheMount, Sharing};
 pub use codec::RecordError;
-pub use gc::{DryRun, GcPolicy, GcReport, Kept, KeptBecause, Removed, StoreItem};
+pub use gc::{DryRun, GcCandidate, GcFilter, GcPolicy, GcReport, Kept, KeptBecause, Removed, StoreItem};
 pub use lease::Lease;
 pub use locks::KeyLock;
 pub use records::{GcRoot, Layer, OciBlob, Realisation, Snapshot};
-pub use usage::{Amount, CacheUse, DiskUse, ItemUse, Usage};
+pub use usage::{Amount, CacheUse, DiskUse, ItemUse, Measured, Usage};
 pub use verify::{Problem, Repair, VerifyReport};
 
 use crate::{BlobDigest, StoreError, blob_path};

@@ -1,5 +1,6 @@
 //! What takes how much space.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::gc::catalog::{Catalog, Item, Marks};
@@ -58,12 +59,14 @@ pub struct ItemUse {
     pub key: Option<CacheKey>,
     /// Bytes of blobs and directories, each counted once.
     pub bytes: u64,
-    /// Those of them that no other item of the same list refers to.
+    /// Those of them that no other item of the same list refers to; another name of the very same thing is no other.
     pub exclusive: u64,
     /// Last use in milliseconds since 1970; for a root, when it was made.
     pub used: i64,
     /// Whether something of it is not here.
     pub incomplete: bool,
+    /// Whether roots keep all of it that is here.
+    pub rooted: bool,
 }
 
 /// A folder of a cache mount.
@@ -79,11 +82,22 @@ pub struct CacheUse {
     pub used: i64,
 }
 
+/// The store's folder as `du` measures it: every file and folder below it, and itself, each inode once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// Bytes by length, folders included: what `du -sb` says.
+    pub bytes: u64,
+    /// Bytes of blocks: what `du -sB1` says.
+    pub allocated: u64,
+}
+
 /// What takes how much space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// By kind of file.
     pub disk: DiskUse,
+    /// What the files say themselves.
+    pub measured: Measured,
     /// Roots by name.
     pub roots: Vec<ItemUse>,
     /// Realisations whose content is kept, newest use first.
@@ -112,7 +126,7 @@ impl Store {
         let inner = &self.0.inner;
         inner.flush()?;
         let catalog = inner.index.read("read the catalog", Catalog::load)?;
-        let roots: Vec<Measured> = inner
+        let roots: Vec<Counted> = inner
             .roots()?
             .into_iter()
             .map(|root| {
@@ -126,7 +140,7 @@ impl Store {
                     .iter()
                     .map(|snapshot| 1 + snapshot.layers.len())
                     .sum::<usize>();
-                Measured {
+                Counted {
                     incomplete: items.len() < wanted,
                     items,
                     name: root.name,
@@ -136,8 +150,12 @@ impl Store {
             })
             .collect();
         let realisations = inner.measured_realisations(&catalog)?;
+        let mut rooted = Marks::new(&catalog);
+        for item in roots.iter().flat_map(|counted| &counted.items) {
+            rooted.add(&catalog, *item);
+        }
         let mut all = Marks::new(&catalog);
-        for item in roots.iter().chain(&realisations).flat_map(|measured| &measured.items) {
+        for item in roots.iter().chain(&realisations).flat_map(|counted| &counted.items) {
             all.add(&catalog, *item);
         }
         let mut unreferenced = Amount::default();
@@ -155,15 +173,16 @@ impl Store {
         });
         Ok(Usage {
             disk: inner.disk_use()?,
-            roots: measure(&catalog, roots),
-            realisations: measure(&catalog, realisations),
+            measured: measure_folder(&inner.root)?,
+            roots: measure(&catalog, roots, &rooted),
+            realisations: measure(&catalog, realisations, &rooted),
             caches: caches.collect(),
             unreferenced,
         })
     }
 }
 
-struct Measured {
+struct Counted {
     name: String,
     key: Option<CacheKey>,
     items: Vec<Item>,
@@ -172,7 +191,7 @@ struct Measured {
 }
 
 /// Sums up each item, and what is its alone.
-fn measure(catalog: &Catalog, items: Vec<Measured>) -> Vec<ItemUse> {
+fn measure(catalog: &Catalog, items: Vec<Counted>, rooted: &Marks) -> Vec<ItemUse> {
     /// More than one refers to it.
     const SHARED: u32 = u32::MAX;
     let index = |item: Item| match item {
@@ -183,15 +202,25 @@ fn measure(catalog: &Catalog, items: Vec<Measured>) -> Vec<ItemUse> {
     // Who refers to a node, and who walked over it last: numbers from one.
     let (mut owner, mut walker) = (vec![0_u32; nodes], vec![0_u32; nodes]);
     let mut uses = Vec::with_capacity(items.len());
-    for (number, measured) in (1..SHARED).zip(items) {
-        let (mut bytes, mut incomplete) = (0, measured.incomplete);
-        let mut waiting = measured.items;
+    // Names of one and the same thing own it together.
+    let mut owners: HashMap<Vec<Item>, u32> = HashMap::new();
+    let mut owned_by = Vec::with_capacity(items.len());
+    for (number, counted) in (1..SHARED).zip(items) {
+        let (mut bytes, mut incomplete) = (0, counted.incomplete);
+        let is_rooted = counted.items.iter().all(|item| rooted.has(*item));
+        let me = *owners.entry(counted.items.clone()).or_insert(number);
+        owned_by.push(me);
+        let mut waiting = counted.items;
         while let Some(item) = waiting.pop() {
             let node = index(item);
             if std::mem::replace(&mut walker[node], number) == number {
                 continue;
             }
-            owner[node] = if owner[node] == 0 { number } else { SHARED };
+            owner[node] = if owner[node] == 0 || owner[node] == me {
+                me
+            } else {
+                SHARED
+            };
             bytes += catalog.size(item);
             if let Item::Directory(directory) = item {
                 incomplete |= catalog.directories[directory as usize].broken;
@@ -199,27 +228,32 @@ fn measure(catalog: &Catalog, items: Vec<Measured>) -> Vec<ItemUse> {
             }
         }
         uses.push(ItemUse {
-            name: measured.name,
-            key: measured.key,
+            name: counted.name,
+            key: counted.key,
             bytes,
             exclusive: 0,
-            used: measured.used,
+            used: counted.used,
             incomplete,
+            rooted: is_rooted,
         });
     }
     let blobs = (0..catalog.blobs.len() as u32).map(Item::Blob);
     let directories = (0..catalog.directories.len() as u32).map(Item::Directory);
+    let mut exclusive = vec![0; uses.len()];
     for item in blobs.chain(directories) {
         let owner = owner[index(item)];
         if owner != 0 && owner != SHARED {
-            uses[owner as usize - 1].exclusive += catalog.size(item);
+            exclusive[owner as usize - 1] += catalog.size(item);
         }
+    }
+    for (each, owner) in uses.iter_mut().zip(owned_by) {
+        each.exclusive = exclusive[owner as usize - 1];
     }
     uses
 }
 
 impl Inner {
-    fn measured_realisations(&self, catalog: &Catalog) -> Result<Vec<Measured>, StoreError> {
+    fn measured_realisations(&self, catalog: &Catalog) -> Result<Vec<Counted>, StoreError> {
         let rows: Vec<(CacheKey, i64, Vec<u8>)> = self.index.read("list realisations", |connection| {
             connection
                 .prepare("SELECT key, used, data FROM realisations WHERE kept = 1 ORDER BY used DESC")?
@@ -235,7 +269,7 @@ impl Inner {
                 let outputs = realisation.outputs.iter().flatten();
                 let wanted = outputs.map(|output| 1 + output.layers.len()).sum::<usize>()
                     + usize::from(realisation.log.is_some());
-                Ok(Measured {
+                Ok(Counted {
                     incomplete: items.len() < wanted,
                     name: realisation.name,
                     key: Some(key),
@@ -292,6 +326,43 @@ impl Inner {
             .map_err(|err| StoreError::io("measure the file system of", &self.root)(err.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// Measures a folder as `du` does. What goes away meanwhile counts nothing.
+fn measure_folder(root: &Path) -> Result<Measured, StoreError> {
+    use std::os::unix::fs::MetadataExt;
+    let mut linked: HashSet<u64> = HashSet::new();
+    let mut measured = Measured::default();
+    let mut add = |meta: &std::fs::Metadata| {
+        if meta.is_dir() || meta.nlink() < 2 || linked.insert(meta.ino()) {
+            measured.bytes += meta.len();
+            measured.allocated += meta.blocks() * 512;
+        }
+    };
+    let gone = |err: &std::io::Error| err.kind() == std::io::ErrorKind::NotFound;
+    add(&root.symlink_metadata().map_err(StoreError::io("measure", root))?);
+    let mut waiting = vec![root.to_owned()];
+    while let Some(folder) = waiting.pop() {
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(err) if gone(&err) => continue,
+            Err(err) => return Err(StoreError::io("list", &folder)(err)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("list", &folder))?;
+            match entry.metadata() {
+                Ok(meta) => {
+                    add(&meta);
+                    if meta.is_dir() {
+                        waiting.push(entry.path());
+                    }
+                }
+                Err(err) if gone(&err) => {}
+                Err(err) => return Err(StoreError::io("measure", &entry.path())(err)),
+            }
+        }
+    }
+    Ok(measured)
 }
 
 /// The size of a file; zero when it is not there.

@@ -21,7 +21,7 @@ mod tidy;
 use std::fmt;
 use std::time::Duration;
 
-use super::Store;
+use super::{Realisation, Store};
 use crate::{BlobDigest, CacheKey, Sha256Digest, StoreError};
 use plan::Plan;
 
@@ -40,6 +40,20 @@ pub struct GcPolicy {
     /// is gone.
     pub all: bool,
 }
+
+/// Something gc may take, as a filter sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct GcCandidate<'c> {
+    /// What it is; never a root.
+    pub item: &'c StoreItem,
+    /// Last use in milliseconds since 1970; zero for [`StoreItem::Unreferenced`], which is many things.
+    pub used: i64,
+    /// The record of a realisation.
+    pub realisation: Option<&'c Realisation>,
+}
+
+/// Says which candidates may go.
+pub type GcFilter<'f> = &'f dyn Fn(&GcCandidate<'_>) -> bool;
 
 /// Whether gc only says what it would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +116,8 @@ pub enum KeptBecause {
     Room,
     /// Cache mounts go only for a size or with `all`.
     NotAsked,
+    /// No filter chose it.
+    NotChosen,
 }
 
 impl fmt::Display for KeptBecause {
@@ -113,6 +129,7 @@ impl fmt::Display for KeptBecause {
             Self::Recent => f.write_str("used within the time to keep"),
             Self::Room => f.write_str("within the size limit"),
             Self::NotAsked => f.write_str("cache mounts go for a size limit or with `all`"),
+            Self::NotChosen => f.write_str("no filter chose it"),
         }
     }
 }
@@ -124,6 +141,8 @@ pub struct Removed {
     pub item: StoreItem,
     /// Bytes that went with it: what nothing kept, nor anything named before it in the report, refers to.
     pub bytes: u64,
+    /// Last use in milliseconds since 1970; `None` for what is many things.
+    pub used: Option<i64>,
 }
 
 /// Something gc kept.
@@ -155,7 +174,11 @@ pub struct GcReport {
 impl GcReport {
     fn note(&mut self, item: StoreItem, bytes: u64) {
         self.freed += bytes;
-        self.removed.push(Removed { item, bytes });
+        self.removed.push(Removed {
+            item,
+            bytes,
+            used: None,
+        });
     }
 }
 
@@ -169,6 +192,27 @@ impl Store {
     /// [`StoreError`] when the index cannot be read or written or a file cannot be removed; what was removed until then
     /// stays removed, and nothing else is lost.
     pub fn gc(&self, policy: &GcPolicy, dry_run: DryRun) -> Result<GcReport, StoreError> {
+        self.gc_where(policy, dry_run, &|_| true)
+    }
+
+    /// Whether a policy has sizes that the store does not keep to. Sizes count everything, whatever a filter chooses.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store cannot be measured.
+    pub fn is_over(&self, policy: &GcPolicy) -> Result<bool, StoreError> {
+        if policy.max_used.is_none() && policy.min_free.is_none() && policy.reserved.is_none() {
+            return Ok(false);
+        }
+        let inner = &self.0.inner;
+        inner.flush()?;
+        Ok(limit(policy, inner.disk_use()?.total(), inner.free_bytes()?).is_some())
+    }
+
+    /// [`Store::gc`] that takes only what `filter` chooses.
+    ///
+    /// # Errors
+    /// As [`Store::gc`].
+    pub fn gc_where(&self, policy: &GcPolicy, dry_run: DryRun, filter: GcFilter<'_>) -> Result<GcReport, StoreError> {
         let inner = &self.0.inner;
         if dry_run == DryRun::No {
             inner.check_writable()?;
@@ -181,14 +225,14 @@ impl Store {
             // A moment without unflushed rows: what others have just found shows in the plan.
             drop(inner.sweep_lock.sweep()?);
         }
-        let report = self.collect(policy, dry_run);
+        let report = self.collect(policy, dry_run, filter);
         if dry_run == DryRun::No {
             inner.make_reserve();
         }
         report
     }
 
-    fn collect(&self, policy: &GcPolicy, dry_run: DryRun) -> Result<GcReport, StoreError> {
+    fn collect(&self, policy: &GcPolicy, dry_run: DryRun, filter: GcFilter<'_>) -> Result<GcReport, StoreError> {
         let inner = &self.0.inner;
         let disk = inner.disk_use()?;
         let used_before = disk.total();
@@ -204,14 +248,14 @@ impl Store {
                 report.used_after = inner.disk_use()?.total();
             } else {
                 // Nothing need go; why each thing stays is worth the look only to somebody who asks.
-                Plan::make(inner, policy, u64::MAX)?.describe(&mut report);
+                Plan::make(inner, policy, u64::MAX, filter)?.describe(&mut report);
             }
             return Ok(report);
         };
         // They count, but only content can go.
         let mut target = goal.saturating_sub(disk.work + disk.reserve);
         for round in 1..=ROUNDS {
-            let plan = Plan::make(inner, policy, target)?;
+            let plan = Plan::make(inner, policy, target, filter)?;
             plan.describe(&mut report);
             if dry_run == DryRun::Yes {
                 break;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::catalog::{Catalog, Item, Marks};
-use super::{GcPolicy, GcReport, Kept, KeptBecause, Removed, StoreItem};
+use super::{GcCandidate, GcFilter, GcPolicy, GcReport, Kept, KeptBecause, Removed, StoreItem};
 use crate::store::index::wall_clock;
 use crate::store::realisations::decode;
 use crate::store::{Inner, Realisation, Snapshot};
@@ -17,6 +17,8 @@ pub(super) struct Run {
     pub(super) used: i64,
     pub(super) name: String,
     pub(super) items: Vec<Item>,
+    /// Whether the filter lets it go.
+    chosen: bool,
 }
 
 /// A folder of a cache mount.
@@ -67,7 +69,7 @@ impl Candidate {
 }
 
 impl Plan {
-    pub(super) fn make(inner: &Inner, policy: &GcPolicy, limit: u64) -> Result<Self, StoreError> {
+    pub(super) fn make(inner: &Inner, policy: &GcPolicy, limit: u64, filter: GcFilter<'_>) -> Result<Self, StoreError> {
         let catalog = inner.index.read("read the catalog", Catalog::load)?;
         // After the catalog: a lease that begins later is seen by what it touches.
         let lease = inner.oldest_lease()?;
@@ -84,8 +86,9 @@ impl Plan {
         let mut oci = inner.oci_rows()?;
         oci.sort_by_key(|oci| std::cmp::Reverse(oci.used));
         planner.keep_roots(inner, &mut oci)?;
-        let (mut runs, mut mounts) = (inner.runs(&planner.catalog)?, inner.mounts()?);
+        let (mut runs, mut mounts) = (inner.runs(&planner.catalog, filter)?, inner.mounts()?);
         planner.keep_used(&mut runs, &mut mounts, &mut oci);
+        planner.keep_not_chosen(&mut runs, &mut mounts, &mut oci, filter);
         let small_prune = policy.max_used.is_none() && policy.min_free.is_none() && policy.reserved.is_none();
         if small_prune && !policy.all {
             for mount in mounts.drain(..) {
@@ -136,18 +139,24 @@ impl Plan {
                 }
             }
             let item = StoreItem::Realisation(run.key, run.name.clone());
-            removed.push(Removed { item, bytes });
+            removed.push(Removed {
+                item,
+                bytes,
+                used: Some(run.used),
+            });
         }
         for mount in &self.evicted_mounts {
             removed.push(Removed {
                 item: StoreItem::CacheMount(mount.id.clone(), mount.slot),
                 bytes: mount.bytes,
+                used: Some(mount.used),
             });
         }
         for oci in &self.evicted_oci {
             removed.push(Removed {
                 item: StoreItem::OciBlob(oci.digest),
                 bytes: oci.size,
+                used: Some(oci.used),
             });
         }
         let loose: u64 = self
@@ -159,6 +168,7 @@ impl Plan {
             removed.push(Removed {
                 item: StoreItem::Unreferenced,
                 bytes: loose,
+                used: None,
             });
         }
         report.freed += removed.iter().map(|removed| removed.bytes).sum::<u64>();
@@ -269,17 +279,87 @@ impl Planner {
                 None => oci.push(each),
             }
         }
-        let since = self.since_lease.min(self.since_recent);
-        for number in 0..self.catalog.directories.len() as u32 {
-            if self.catalog.directories[number as usize].used > since {
-                self.marks.add(&self.catalog, Item::Directory(number));
+        let directories = (0..self.catalog.directories.len() as u32).map(Item::Directory);
+        let blobs = (0..self.catalog.blobs.len() as u32).map(Item::Blob);
+        let (mut leased, mut recent) = (Vec::new(), Vec::new());
+        for item in directories.chain(blobs).filter(|item| !self.marks.has(*item)) {
+            let used = match item {
+                Item::Directory(number) => self.catalog.directories[number as usize].used,
+                Item::Blob(number) => self.catalog.blobs[number as usize].used,
+            };
+            match self.reason(used) {
+                Some(KeptBecause::Leased { .. }) => leased.push(item),
+                Some(_) => recent.push(item),
+                None => {}
             }
         }
-        for number in 0..self.catalog.blobs.len() as u32 {
-            if self.catalog.blobs[number as usize].used > since {
-                self.marks.add(&self.catalog, Item::Blob(number));
+        let lease = self.lease.clone();
+        self.keep_loose(&leased, KeptBecause::Leased { lease });
+        self.keep_loose(&recent, KeptBecause::Recent);
+    }
+
+    /// Keeps trees and blobs that nothing names.
+    fn keep_loose(&mut self, items: &[Item], because: KeptBecause) {
+        let bytes = self.marks.add_within(&self.catalog, items, u64::MAX).unwrap_or(0);
+        self.say_loose(bytes, because);
+    }
+
+    fn say_loose(&mut self, bytes: u64, because: KeptBecause) {
+        if bytes > 0 {
+            let item = StoreItem::Unreferenced;
+            self.kept.push(Kept { item, bytes, because });
+        }
+    }
+
+    /// Keeps what the filter does not choose, and takes it out of the lists.
+    fn keep_not_chosen(
+        &mut self,
+        runs: &mut Vec<Run>,
+        mounts: &mut Vec<Mount>,
+        oci: &mut Vec<Oci>,
+        filter: GcFilter<'_>,
+    ) {
+        let because = || KeptBecause::NotChosen;
+        let chosen = |item: &StoreItem, used: i64| {
+            filter(&GcCandidate {
+                item,
+                used,
+                realisation: None,
+            })
+        };
+        for run in std::mem::take(runs) {
+            if run.chosen {
+                runs.push(run);
+            } else {
+                self.keep_items(StoreItem::Realisation(run.key, run.name), &run.items, because());
             }
         }
+        for mount in std::mem::take(mounts) {
+            if chosen(&StoreItem::CacheMount(mount.id.clone(), mount.slot), mount.used) {
+                mounts.push(mount);
+            } else {
+                self.keep_mount(mount, because());
+            }
+        }
+        for each in std::mem::take(oci) {
+            if chosen(&StoreItem::OciBlob(each.digest), each.used) {
+                oci.push(each);
+            } else {
+                self.keep_oci(each, because());
+            }
+        }
+        if chosen(&StoreItem::Unreferenced, 0) {
+            return;
+        }
+        // All that is left but what the chosen runs refer to.
+        let mut theirs = Marks::new(&self.catalog);
+        for item in runs.iter().flat_map(|run| &run.items) {
+            theirs.add(&self.catalog, *item);
+        }
+        let directories = (0..self.catalog.directories.len() as u32).map(Item::Directory);
+        let blobs = (0..self.catalog.blobs.len() as u32).map(Item::Blob);
+        let loose: Vec<Item> = directories.chain(blobs).filter(|item| !theirs.has(*item)).collect();
+        self.keep_loose(&loose, because());
     }
 
     fn keep_by_use(&mut self, runs: Vec<Run>, mounts: Vec<Mount>) -> (Vec<Run>, Vec<Mount>) {
@@ -298,6 +378,7 @@ impl Planner {
         let (mut evicted_runs, mut evicted_mounts) = (Vec::new(), Vec::new());
         // Once something did not fit, nothing older takes its room; but what costs nothing more may stay.
         let mut full = false;
+        let mut loose_bytes = 0;
         for candidate in candidates {
             let room = if full { 0 } else { self.room() };
             match candidate {
@@ -322,29 +403,31 @@ impl Planner {
                         .marks
                         .add_within(&self.catalog, &[Item::Directory(directory)], room);
                     full |= fits.is_none();
+                    loose_bytes += fits.unwrap_or(0);
                 }
             }
         }
         if !full {
-            self.keep_blobs_by_use();
+            loose_bytes += self.keep_blobs_by_use();
         }
+        self.say_loose(loose_bytes, KeptBecause::Room);
         (evicted_runs, evicted_mounts)
     }
 
-    fn keep_blobs_by_use(&mut self) {
+    /// The bytes it kept.
+    fn keep_blobs_by_use(&mut self) -> u64 {
         let unmarked = |number: &u32| !self.marks.has(Item::Blob(*number));
         let mut loose: Vec<u32> = (0..self.catalog.blobs.len() as u32).filter(unmarked).collect();
         loose.sort_by_key(|number| std::cmp::Reverse(self.catalog.blobs[*number as usize].used));
+        let mut kept = 0;
         for number in loose {
             let room = self.room();
-            if self
-                .marks
-                .add_within(&self.catalog, &[Item::Blob(number)], room)
-                .is_none()
-            {
-                return;
+            match self.marks.add_within(&self.catalog, &[Item::Blob(number)], room) {
+                Some(bytes) => kept += bytes,
+                None => break,
             }
         }
+        kept
     }
 
     fn keep_oci_by_use(&mut self, oci: Vec<Oci>) -> Vec<Oci> {
@@ -393,7 +476,7 @@ pub(in crate::store) fn realisation_items(catalog: &Catalog, realisation: &Reali
 
 impl Inner {
     /// Realisations that have their content, as far as gc knows. Damaged records keep nothing.
-    fn runs(&self, catalog: &Catalog) -> Result<Vec<Run>, StoreError> {
+    fn runs(&self, catalog: &Catalog, filter: GcFilter<'_>) -> Result<Vec<Run>, StoreError> {
         type Row = (i64, CacheKey, i64, Vec<u8>);
         let rows: Vec<Row> = self.index.read("list realisations", |connection| {
             connection
@@ -407,12 +490,19 @@ impl Inner {
             .into_iter()
             .filter_map(|(id, key, used, data)| {
                 let realisation = decode(&key, &data).ok()?;
+                let item = StoreItem::Realisation(key, realisation.name.clone());
+                let chosen = filter(&GcCandidate {
+                    item: &item,
+                    used,
+                    realisation: Some(&realisation),
+                });
                 Some(Run {
                     id,
                     key,
                     used,
                     items: realisation_items(catalog, &realisation),
                     name: realisation.name,
+                    chosen,
                 })
             })
             .collect())
