@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use cbs_frontends::bake::{Bake, BakeError, BakeOptions, Fetcher, FileKind, Grants, Host, LocalHost, NoFetcher, load};
+use cbs_frontends::dockerfile::HostAddress;
 use cbs_image::platform::Platform;
 use serde_json::{Map, Value, json};
 
@@ -245,7 +246,7 @@ fn split_host(text: &str) -> anyhow::Result<(&str, &str)> {
     Ok(split.ok_or_else(|| Usage(format!("--add-host `{text}`: it must have the form NAME:IP")))?)
 }
 
-fn add_host(text: &str) -> anyhow::Result<(String, std::net::IpAddr)> {
+fn add_host(text: &str) -> anyhow::Result<(String, HostAddress)> {
     let (name, address) = split_host(text)?;
     extra_host(name, address)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
-use cbs_exec::{ExecConfig, SandboxConfig, SecretSource};
+use cbs_exec::{ExecConfig, SandboxConfig, SecretSource, SshSource, UserNetwork};
 use cbs_frontends::bake;
 use cbs_fuse::Privilege;
 
@@ -20,8 +20,8 @@ pub(crate) struct Sources {
     pub(crate) layouts: BTreeMap<String, PathBuf>,
     /// By id.
     pub(crate) secrets: BTreeMap<String, SecretSource>,
-    /// Sockets by id.
-    pub(crate) ssh: BTreeMap<String, PathBuf>,
+    /// Agents by id.
+    pub(crate) ssh: BTreeMap<String, SshSource>,
     /// What steps are allowed.
     pub(crate) sandbox: SandboxConfig,
 }
@@ -66,16 +66,12 @@ impl Sources {
     /// Adds the agents of a build.
     pub(crate) fn add_ssh(&mut self, forwards: &[bake::SshForward]) -> anyhow::Result<()> {
         for forward in forwards {
-            let socket = match &forward.source {
-                bake::SshSource::Agent(socket) => PathBuf::from(socket),
-                bake::SshSource::Keys(keys) => bail!(
-                    "ssh `{}`: keys ({}) cannot be offered yet; add them to an agent and give its socket",
-                    forward.id,
-                    keys.join(", ")
-                ),
+            let source = match &forward.source {
+                bake::SshSource::Agent(socket) => SshSource::Agent(PathBuf::from(socket)),
+                bake::SshSource::Keys(keys) => SshSource::Keys(keys.iter().map(PathBuf::from).collect()),
             };
-            match self.ssh.insert(forward.id.clone(), socket.clone()) {
-                Some(other) if other != socket => bail!(
+            match self.ssh.insert(forward.id.clone(), source.clone()) {
+                Some(other) if other != source => bail!(
                     "two targets mean different agents by `{}`; build them one after the other",
                     forward.id
                 ),
@@ -87,6 +83,9 @@ impl Sources {
 
     /// What the executor of a session is told.
     pub(crate) fn exec_config(&self, session: &Session) -> ExecConfig {
+        let mut sandbox = self.sandbox.clone();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        sandbox.user_network = UserNetwork::find(std::env::split_paths(&path));
         ExecConfig {
             store: session.store.clone(),
             lease: session.lease.clone(),
@@ -95,7 +94,7 @@ impl Sources {
             layouts: self.layouts.clone(),
             secrets: self.secrets.clone(),
             ssh: self.ssh.clone(),
-            sandbox: self.sandbox.clone(),
+            sandbox,
             privilege: Privilege::detect(),
             lower_mode: None,
         }

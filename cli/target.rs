@@ -1,12 +1,11 @@
 //! One thing to build, whichever command asked for it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use cbs_frontends::bake::{self, Annotation, Build, Call};
-use cbs_frontends::dockerfile::{BuildOptions, GitRef, MainContext, NamedContext, ResolveMode};
+use cbs_frontends::dockerfile::{BuildOptions, GitRef, HostAddress, MainContext, NamedContext, ResolveMode};
 use cbs_image::platform::Platform;
 use cbs_image::reference::Reference;
 use cbs_solver::pb;
@@ -198,16 +197,14 @@ fn options(build: &Build) -> anyhow::Result<BuildOptions> {
 }
 
 /// Reads one extra host.
-pub(crate) fn extra_host(host: &str, address: &str) -> anyhow::Result<(String, IpAddr)> {
+pub(crate) fn extra_host(host: &str, address: &str) -> anyhow::Result<(String, HostAddress)> {
     let bare = address
         .strip_prefix('[')
         .and_then(|bare| bare.strip_suffix(']'))
         .unwrap_or(address);
-    if bare == "host-gateway" {
-        bail!("extra host `{host}`: `host-gateway` means nothing here, since steps have no bridge to the host");
-    }
     let parsed = bare.parse();
-    let parsed = parsed.with_context(|| format!("extra host `{host}`: `{address}` is no IP address"))?;
+    let parsed = parsed
+        .with_context(|| format!("extra host `{host}`: `{address}` is neither an IP address nor `host-gateway`"))?;
     Ok((host.to_lowercase(), parsed))
 }
 

@@ -8,7 +8,7 @@ say() { printf '\n== %s\n' "$*"; }
 say 'Debian packages'
 missing=
 for package in busybox-static docker-registry skopeo umoci runc crun zstd xz-utils bzip2 openssh-client git python3 \
-    libcap2-bin attr gcc libc6-dev procps util-linux mmdebstrap; do
+    libcap2-bin attr passt slirp4netns gcc libc6-dev procps util-linux mmdebstrap; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then

@@ -22,8 +22,8 @@ pub struct ExecConfig {
     pub layouts: BTreeMap<String, PathBuf>,
     /// Secrets by id. Never stored, logged or keyed.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Sockets of ssh agents by id.
-    pub ssh: BTreeMap<String, PathBuf>,
+    /// Ssh agents by id.
+    pub ssh: BTreeMap<String, SshSource>,
     /// Settings of the containers.
     pub sandbox: SandboxConfig,
     /// Whose root we are.
@@ -39,6 +39,15 @@ pub enum SecretSource {
     File(PathBuf),
     /// Here.
     Value(Arc<[u8]>),
+}
+
+/// What answers to an ssh agent's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshSource {
+    /// The agent that listens at this socket.
+    Agent(PathBuf),
+    /// An agent of our own with the keys of these files, started when a step asks.
+    Keys(Vec<PathBuf>),
 }
 
 /// Never shows a value.
@@ -58,6 +67,8 @@ pub struct SandboxConfig {
     pub allow_host_network: bool,
     /// `security.insecure` was granted.
     pub allow_insecure: bool,
+    /// What gives steps a network of their own; without it they share this machine's.
+    pub user_network: Option<crate::run::UserNetwork>,
     /// Limits of each step's cgroup.
     pub resources: crate::launch::Resources,
 }

@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     mount: Mutex<Option<Arc<RunMount>>>,
     launcher: OnceLock<Launcher>,
     http: OnceLock<reqwest::Client>,
+    pub(crate) networks: run::Networks,
+    pub(crate) agents: run::Agents,
     pub(crate) config: ExecConfig,
     pub(crate) threads: NonZeroUsize,
     pub(crate) scans: Mutex<HashMap<VertexDigest, Arc<Scan>>>,
@@ -43,6 +45,8 @@ impl LocalExecutor {
             mount: Mutex::new(None),
             launcher: OnceLock::new(),
             http: OnceLock::new(),
+            networks: run::Networks::default(),
+            agents: run::Agents::default(),
             config,
             threads: run::ingest_threads(),
             scans: Mutex::default(),
@@ -116,8 +120,8 @@ impl Shared {
         Ok(mode)
     }
 
-    pub(crate) fn launcher(&self) -> Result<&Launcher, StepError> {
-        Ok(self.launcher.get_or_init(|| Launcher::new(probe::Facts::probe())))
+    pub(crate) fn launcher(&self) -> &Launcher {
+        self.launcher.get_or_init(|| Launcher::new(probe::Facts::probe()))
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {

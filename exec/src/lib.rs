@@ -16,8 +16,9 @@ mod ops;
 mod run;
 mod source;
 
-pub use config::{ExecConfig, SandboxConfig, SecretSource};
+pub use config::{ExecConfig, SandboxConfig, SecretSource, SshSource};
 pub use executor::LocalExecutor;
+pub use run::{UserNetwork, UserNetworkTool};
 pub use source::SourceError;
 
 /// Runs disk or hashing work off the async workers; a panic there is a panic here.

@@ -168,7 +168,7 @@ impl Launcher {
         ))
     }
 
-    fn guard(&self) -> Result<Arc<Guard>, LaunchError> {
+    pub(super) fn guard(&self) -> Result<Arc<Guard>, LaunchError> {
         // A panic while it was held can only have left it empty or full.
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(guard) = &*guard {
@@ -260,7 +260,7 @@ fn reading_pipe() -> io::Result<Pipe> {
     Ok((read, write))
 }
 
-fn own_error(action: &'static str, source: io::Error) -> LaunchError {
+pub(super) fn own_error(action: &'static str, source: io::Error) -> LaunchError {
     LaunchError::Setup {
         action,
         path: "container".into(),

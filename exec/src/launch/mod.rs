@@ -16,6 +16,7 @@ mod cancel;
 mod caps;
 mod cgroup;
 mod error;
+mod helper;
 mod launcher;
 mod overlay;
 mod plan;
@@ -33,6 +34,7 @@ pub mod users;
 
 pub use cancel::CancelHandle;
 pub use error::{ExecError, LaunchError, SpecError};
+pub use helper::{Helper, HelperNetwork, HelperSpec, in_network};
 pub use launcher::Launcher;
 pub use report::{
     Collect, CreatedFor, CreatedKind, CreatedPath, Discard, ExitReport, ExitStatus, OutputSink, OutputStream,

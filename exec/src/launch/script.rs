@@ -277,7 +277,7 @@ fn streams(stdio: &Stdio, output: Option<[RawFd; 2]>) -> Vec<(RawFd, StreamSourc
     }
 }
 
-fn exec_plan(process: &ProcessSpec) -> Result<ExecPlan, SpecError> {
+pub(super) fn exec_plan(process: &ProcessSpec) -> Result<ExecPlan, SpecError> {
     let program = process.args.first().ok_or(SpecError::NoCommand)?;
     let name = c_string("argument", program)?;
     let (lookup, candidates) = if program.as_bytes().contains(&b'/') {

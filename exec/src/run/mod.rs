@@ -8,13 +8,20 @@
 //! ```
 //! Blocking. Uppers lie in the lease's scratch and are thrown away afterwards, whatever happened.
 
+mod agent;
 mod emulate;
 mod mounts;
+mod network;
 mod process;
+
+pub(crate) use agent::{Agents, socket as ssh_socket};
+pub(crate) use network::Networks;
+pub use network::{UserNetwork, UserNetworkTool};
 
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cbs_fuse::View;
 use cbs_solver::{FailureKind, LogSink, Step, StepError, Stream, pb};
@@ -49,6 +56,7 @@ struct Held<'a> {
     caches: Vec<CacheMount>,
     uppers: Vec<Upper>,
     scratch: Vec<PathBuf>,
+    doors: Vec<agent::Door>,
 }
 
 impl Drop for Held<'_> {
@@ -77,6 +85,10 @@ pub(crate) fn run(
         .as_ref()
         .ok_or_else(|| crate::error::invalid("an exec op has no process"))?;
     let emulation = emulate::emulation(step.vertex.platform.as_ref())?;
+    // First, so that it comes up while the rest is prepared.
+    let mut network = network::begin(shared, op, meta)?;
+    let note = |text: String| step.progress.warn(text, Vec::new(), "");
+    network.note_sharing(shared, op, &note);
     let root = op
         .mounts
         .iter()
@@ -93,9 +105,11 @@ pub(crate) fn run(
         caches: Vec::new(),
         uppers: Vec::new(),
         scratch: Vec::new(),
+        doors: Vec::new(),
     };
     let rootfs = RootFs::Overlay(held.overlay(root_tree, root_input.cloned(), output_of(root), Path::new("/"))?);
-    let process = process::build(shared, op, meta, &root_tree)?;
+    let launcher_network = network.ready(shared, &note)?;
+    let process = process::build(shared, op, meta, &root_tree, &network)?;
     let mut specs = process.files;
     specs.extend(mounts::build(&mut held, op, inputs, meta, step)?);
     let spec = ContainerSpec {
@@ -108,7 +122,7 @@ pub(crate) fn run(
         mounts: specs,
         process: process.process,
         hostname: process.hostname.into(),
-        network: network(shared, op)?,
+        network: launcher_network,
         security: security(shared, op)?,
         user_namespace: emulation.user_namespace,
         shm_size: mounts::shm_size(op),
@@ -118,10 +132,7 @@ pub(crate) fn run(
         emulators: emulation.emulators,
     };
     let mut sink = Sink(&step.log);
-    let report = shared
-        .launcher()?
-        .run(&spec, cancel, &mut sink)
-        .map_err(|err| launch_error(meta, err))?;
+    let report = launch(shared, spec, cancel, &mut sink).map_err(|err| launch_error(meta, err))?;
     for unmet in &report.unmet_limits {
         step.progress.warn(
             format!("limit {} was not set: {}", unmet.limit, unmet.reason),
@@ -131,6 +142,31 @@ pub(crate) fn run(
     }
     check_status(meta, &report)?;
     collect(&held, op, inputs, &report)
+}
+
+/// Runs the container. One with a user namespace of its own may not enter a network that this one owns, so its thread does.
+fn launch(
+    shared: &Shared,
+    mut spec: ContainerSpec,
+    cancel: &CancelHandle,
+    sink: &mut (dyn OutputSink + Send),
+) -> Result<ExitReport, LaunchError> {
+    let launcher = shared.launcher();
+    match (&spec.network, &spec.user_namespace) {
+        (Network::Namespace(network), Some(_)) => {
+            let network = Arc::clone(network);
+            spec.network = Network::Host;
+            let ran = crate::launch::in_network(&network, || launcher.run(&spec, cancel, sink));
+            ran.unwrap_or_else(|source| {
+                Err(LaunchError::Setup {
+                    action: "join the network namespace of the",
+                    path: "container".into(),
+                    source,
+                })
+            })
+        }
+        _ => launcher.run(&spec, cancel, sink),
+    }
 }
 
 /// The number of outputs is fixed by the op; a read-only mount's output is its input.
@@ -285,17 +321,6 @@ fn input_of(inputs: &[Option<Snapshot>], index: i64) -> Option<&Snapshot> {
 fn output_of(mount: &pb::Mount) -> Option<usize> {
     let keeps = matches!(mount.mount_type(), pb::MountType::Bind);
     usize::try_from(mount.output).ok().filter(|_| keeps)
-}
-
-fn network(shared: &Shared, op: &pb::ExecOp) -> Result<Network, StepError> {
-    match op.network() {
-        pb::NetMode::None => Ok(Network::None),
-        pb::NetMode::Host if !shared.config.sandbox.allow_host_network => Err(StepError::new(
-            FailureKind::Denied,
-            "network.host is not allowed; grant it with --allow network.host",
-        )),
-        pb::NetMode::Host | pb::NetMode::Unset => Ok(Network::Host),
-    }
 }
 
 fn security(shared: &Shared, op: &pb::ExecOp) -> Result<Security, StepError> {

@@ -10,7 +10,7 @@ use cbs_solver::{FailureKind, Step, StepError, pb};
 use cbs_store::edit::{LastLink, resolve, subtree};
 use cbs_store::{BlobStore, DirectoryStore, Metadata, Node, Sharing, Snapshot, StoreError};
 
-use super::{Held, input_of, output_of, system};
+use super::{Held, agent, input_of, output_of, system};
 use crate::error::edit_error;
 use crate::launch::{Access, FileSource, MountSource, MountSpec};
 
@@ -227,15 +227,25 @@ fn secret(held: &Held<'_>, mount: &pb::Mount) -> Result<Option<MountSource>, Ste
     Ok(Some(MountSource::File(file)))
 }
 
-fn ssh(held: &Held<'_>, mount: &pb::Mount) -> Result<Option<MountSource>, StepError> {
+fn ssh(held: &mut Held<'_>, mount: &pb::Mount) -> Result<Option<MountSource>, StepError> {
     let options = mount.ssh_opt.clone().unwrap_or_default();
     let id = if options.id.is_empty() { "default" } else { &options.id };
-    match held.shared.config.ssh.get(id) {
-        Some(socket) => Ok(Some(MountSource::Bind(socket.clone()))),
-        None if options.optional => Ok(None),
-        None => Err(StepError::new(
+    let Some(socket) = agent::socket(held.shared, id)? else {
+        if options.optional {
+            return Ok(None);
+        }
+        return Err(StepError::new(
             FailureKind::MissingSource,
             format!("ssh agent `{id}` was not given; pass it with --ssh {id}"),
-        )),
-    }
+        ));
+    };
+    let owner = agent::Owner {
+        uid: options.uid,
+        gid: options.gid,
+        mode: options.mode & 0o777,
+    };
+    let door = agent::door(held.shared, &socket, owner)?;
+    let path = door.path.clone();
+    held.doors.push(door);
+    Ok(Some(MountSource::Bind(path)))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cbs_solver::{FailureKind, StepError, pb};
 use cbs_store::TreeDigest;
 
+use super::network::StepNetwork;
 use crate::executor::Shared;
 use crate::file::read_file;
 use crate::launch::users::{self, UserFiles};
@@ -28,6 +29,7 @@ pub(super) fn build(
     op: &pb::ExecOp,
     meta: &pb::Meta,
     root: &TreeDigest,
+    network: &StepNetwork,
 ) -> Result<Process, StepError> {
     let store = &shared.config.store;
     let passwd = read_file(store, root, "/etc/passwd")?.unwrap_or_default();
@@ -86,8 +88,8 @@ pub(super) fn build(
         stdio: Stdio::Captured,
     };
     let files = vec![
-        MountSpec::root_file("/etc/hosts", hosts(hostname, &meta.extra_hosts)),
-        MountSpec::root_file("/etc/resolv.conf", resolv_conf()),
+        MountSpec::root_file("/etc/hosts", hosts(hostname, &meta.extra_hosts, network)),
+        MountSpec::root_file("/etc/resolv.conf", network.resolv_conf()),
     ];
     Ok(Process {
         process,
@@ -103,17 +105,12 @@ fn os_string(bytes: &[u8]) -> OsString {
 }
 
 /// `/etc/hosts` as BuildKit writes it.
-fn hosts(hostname: &str, extra: &[pb::HostIp]) -> Arc<[u8]> {
+fn hosts(hostname: &str, extra: &[pb::HostIp], network: &StepNetwork) -> Arc<[u8]> {
     let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for host in extra {
-        text.push_str(&format!("{}\t{}\n", host.ip, host.host));
+        text.push_str(&format!("{}\t{}\n", network.address(&host.ip), host.host));
     }
     text.into_bytes().into()
-}
-
-/// The host's resolvers: the container shares its network, so even those on loopback answer.
-fn resolv_conf() -> Arc<[u8]> {
-    std::fs::read("/etc/resolv.conf").unwrap_or_default().into()
 }
 
 fn rlimits(ulimits: &[pb::Ulimit]) -> Result<Vec<Rlimit>, StepError> {

@@ -365,7 +365,7 @@ fn git_request(shared: &Shared, op: &pb::SourceOp) -> Result<GitRequest, StepErr
     request.checksum = text("git.checksum");
     request.known_hosts = text("git.knownsshhosts");
     if let Some(id) = attrs.get("git.mountsshsock") {
-        request.ssh_socket = shared.config.ssh.get(id).cloned();
+        request.ssh_socket = crate::run::ssh_socket(shared, id)?;
     }
     if let Some(id) = attrs.get("git.authheadersecret")
         && let Some(value) = shared.secret(id, true)?

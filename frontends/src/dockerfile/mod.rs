@@ -55,7 +55,7 @@ pub use frontend::{DockerfileInput, FrontendError, Lowered, PlatformResult, chec
 pub use git_ref::{GitRef, GitRefError, Transport};
 pub use lint::{LintRule, LintWarning};
 pub use lower::{BaseImage, context_definition};
-pub use options::{BuildOptions, MainContext, NamedContext, NoCache, OptionError, Resources};
+pub use options::{BuildOptions, HostAddress, MainContext, NamedContext, NoCache, OptionError, Resources};
 pub use parse::{Syntax, detect_syntax};
 pub use resolver::{ImageRequest, ImageStore, MetaResolver, ResolveError, ResolveMode, ResolvedImage};
 pub use source::{Diagnostic, DockerfileError, LineRange, Place, SourceFile, Span, Spanned};

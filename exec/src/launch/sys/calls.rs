@@ -265,6 +265,24 @@ pub(super) fn unshare(flags: i32) -> Result<(), Errno> {
     call!(libc::SYS_unshare, flags).map(drop)
 }
 
+/// Moves the calling thread into a new network namespace whose loopback interface is up.
+///
+/// # Errors
+/// The kernel's answer to unshare or to the request for the interface.
+pub(in crate::launch) fn enter_new_network() -> io::Result<()> {
+    unshare(libc::CLONE_NEWNET)
+        .and_then(|()| loopback_up())
+        .map_err(io::Error::from_raw_os_error)
+}
+
+/// Moves the calling thread into an existing network namespace.
+///
+/// # Errors
+/// The kernel's answer to setns.
+pub(in crate::launch) fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    setns(namespace.as_raw_fd(), libc::CLONE_NEWNET).map_err(io::Error::from_raw_os_error)
+}
+
 /// Brings the loopback interface of the current network namespace up.
 pub(super) fn loopback_up() -> Result<(), Errno> {
     #[repr(C)]

@@ -20,7 +20,9 @@ mod guard;
 mod raw;
 mod stack;
 
-pub(super) use calls::{BpfInstruction, MountAttributes, Recursion, set_mount_attributes};
+pub(super) use calls::{
+    BpfInstruction, MountAttributes, Recursion, enter_network, enter_new_network, set_mount_attributes,
+};
 pub(super) use child::{Failure, Program};
 pub(super) use clone::{Child, CloneOptions, Ended, Memory};
 pub(super) use guard::Guard;

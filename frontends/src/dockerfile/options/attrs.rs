@@ -1,14 +1,13 @@
 //! Options as BuildKit's frontend protocol spells them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use cbs_image::platform::Platform;
 use cbs_solver::pb;
 
 use super::super::go::{csv_fields, parse_bool};
 use super::super::resolver::ResolveMode;
-use super::{BuildOptions, NamedContext, NoCache, OptionError, bad};
+use super::{BuildOptions, HostAddress, NamedContext, NoCache, OptionError, bad};
 
 impl BuildOptions {
     /// Reads the options of BuildKit's frontend protocol (`build-arg:X`, `context:NAME`, `add-hosts`, …). Keys that say
@@ -94,7 +93,7 @@ impl BuildOptions {
     }
 }
 
-fn parse_hosts(value: &str) -> Result<Vec<(String, IpAddr)>, String> {
+fn parse_hosts(value: &str) -> Result<Vec<(String, HostAddress)>, String> {
     if value.is_empty() {
         return Ok(Vec::new());
     }

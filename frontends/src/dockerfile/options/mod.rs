@@ -31,7 +31,7 @@ pub struct BuildOptions {
     /// Whether local copies of base images count.
     pub resolve_mode: ResolveMode,
     /// `--add-host`s: names and addresses.
-    pub extra_hosts: Vec<(String, IpAddr)>,
+    pub extra_hosts: Vec<(String, HostAddress)>,
     /// The size of `/dev/shm` in bytes; zero for the default.
     pub shm_size: i64,
     /// `--ulimit`s.
@@ -55,6 +55,36 @@ pub struct BuildOptions {
     /// Values of the `local.session` attribute by the name of a local context. They keep contexts of equal name in
     /// different directories apart when several builds are solved as one.
     pub local_sessions: BTreeMap<String, String>,
+}
+
+/// Where an extra host is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostAddress {
+    /// At an address.
+    Ip(IpAddr),
+    /// On the machine that builds: `host-gateway`. Which address that is, the network of a step decides.
+    Gateway,
+}
+
+/// `host-gateway`, or the address.
+impl std::fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Gateway => f.write_str("host-gateway"),
+        }
+    }
+}
+
+impl std::str::FromStr for HostAddress {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "host-gateway" => Ok(Self::Gateway),
+            text => text.parse().map(Self::Ip),
+        }
+    }
 }
 
 /// Which steps must run anew.

@@ -213,7 +213,13 @@ fn choose<T: Copy>(what: &str, value: &str, options: &[(&str, T)]) -> Result<T, 
         return Ok(*found);
     }
     let hint = suggest(value, options.iter().map(|(name, _)| *name), Case::Sensitive);
-    let hint = hint.map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default();
+    let hint = match hint {
+        Some(hint) => format!(" (did you mean {hint}?)"),
+        None => {
+            let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+            format!(" (there are {})", names.join(", "))
+        }
+    };
     Err(format!("unsupported {what} {}{hint}", quote(value)))
 }
 
