@@ -29,7 +29,7 @@ fn steps_have_a_network_of_their_own_as_root() {
         &env,
         &format!(
             "RUN ip -o addr > /addr && ip route > /route && cat /proc/net/unix > /unix\n\
-             RUN for ip in 127.0.0.1 10.0.2.2; do echo GET / | nc -w 2 $ip {port} > /got-$ip; test ! -s /got-$ip || exit 1; done\n\
+             RUN for ip in 127.0.0.1 10.0.2.2; do echo GET / | timeout 2 nc -w 2 $ip {port} > /got-$ip; test ! -s /got-$ip || exit 1; done\n\
              RUN cp /etc/hosts /hosts && cp /etc/resolv.conf /resolv && readlink /proc/self/ns/net > /ns1\n\
              RUN readlink /proc/self/ns/net > /ns2\n"
         ),
@@ -77,7 +77,7 @@ fn the_gateway_leads_to_this_machine_on_request_only_as_root() {
     let port = server();
     // By its address: names are looked up by libraries that a static busybox does not have.
     let step = format!(
-        "RUN grep builder /etc/hosts > /hosts && echo GET / | nc -w 5 $(cut -f1 /hosts) {port} | tail -1 > /got && test -s /got\n"
+        "RUN grep builder /etc/hosts > /hosts && echo GET / | timeout 2 nc -w 2 $(cut -f1 /hosts) {port} | tail -1 > /got; test -s /got\n"
     );
     build(&env, &step, &["--add-host", "builder:host-gateway"]).ok();
     assert_eq!(
