@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::build_args::{BakeArgs, BuildArgs, ExportArgs, LogArgs, PlanArgs, RealizeArgs};
 use crate::commands;
+use crate::commands::config::ConfigCommand;
+use crate::commands::doctor::DoctorArgs;
+use crate::config::Config;
 
 /// Content build store: a content-addressed store for builds of Dockerfiles and bake files.
 #[derive(Debug, Parser)]
@@ -27,12 +30,26 @@ const EXAMPLES: &str = "Examples:
   cbs store verify --repair
   cbs mount /mnt/store";
 
+const COMPLETION: &str = "Examples:
+  source <(cbs completion bash)                                        in ~/.bashrc
+  source <(cbs completion zsh)                                         in ~/.zshrc
+  cbs completion fish > ~/.config/fish/completions/cbs.fish";
+
 /// Flags every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Global {
     /// Folder of the store [default: /var/lib/cbs for root, $XDG_DATA_HOME/cbs for others]
     #[arg(long, global = true, env = "CBS_STORE", value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// Read settings from this file only [default: /etc/cbs/config.toml, then $XDG_CONFIG_HOME/cbs/config.toml]
+    #[arg(long, global = true, env = "CBS_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What the files of settings say.
+    #[arg(skip)]
+    pub(crate) settings: Config,
+    /// The folder of docker's settings, when docker called and was told one.
+    #[arg(skip)]
+    pub(crate) docker_config: Option<PathBuf>,
 }
 
 /// What to do.
@@ -69,6 +86,33 @@ pub(crate) enum Command {
     Why(commands::why::WhyArgs),
     /// Draw the steps of a build
     Graph(commands::graph::GraphArgs),
+    /// Look at the settings and change them
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  cbs config keys                             what can be set
+  cbs config set build.jobs 4
+  cbs config set 'registry.\"docker.io\".mirrors' '[\"mirror.example\"]'
+  cbs config show"
+    )]
+    Config(ConfigCommand),
+    /// Tell what works on this machine and what to install
+    #[command(after_help = "Examples:
+  cbs doctor
+  cbs doctor --json | jq '.checks[] | select(.state != \"ok\")'")]
+    Doctor(DoctorArgs),
+    /// Print a script that completes commands, flags and targets in a shell
+    #[command(after_help = COMPLETION)]
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        #[arg(value_parser = ["bash", "zsh", "fish", "elvish", "powershell"])]
+        shell: String,
+    },
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder; it is created when absent
+        dir: PathBuf,
+    },
 }
 
 /// `cbs store`.

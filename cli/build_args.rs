@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
+use clap_complete::ArgValueCompleter;
+
+use crate::complete;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -26,8 +29,8 @@ pub(crate) enum ProgressMode {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct CommonBuildArgs {
     /// How to show progress
-    #[arg(long, value_enum, default_value_t, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
-    pub(crate) progress: ProgressMode,
+    #[arg(long, value_enum, env = "BUILDKIT_PROGRESS", value_name = "MODE")]
+    pub(crate) progress: Option<ProgressMode>,
     /// Run every step again; the new results are stored
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) no_cache: Option<bool>,
@@ -41,7 +44,7 @@ pub(crate) struct CommonBuildArgs {
     #[arg(long)]
     pub(crate) load: bool,
     /// Write the result's digests to a file as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) metadata_file: Option<PathBuf>,
     /// Grant an entitlement: network.host, security.insecure, fs.read=PATH, …
     #[arg(long, value_name = "ENTITLEMENT")]
@@ -71,7 +74,7 @@ pub(crate) struct CommonBuildArgs {
   cbs realize graph.pb               an LLB definition as `buildctl debug dump-llb` reads it")]
 pub(crate) struct RealizeArgs {
     /// FILE#TARGET, FILE, DIR or DIR#TARGET
-    #[arg(required = true, value_name = "REF")]
+    #[arg(required = true, value_name = "REF", add = ArgValueCompleter::new(complete::references))]
     pub(crate) references: Vec<String>,
     /// Where results go: type=oci|docker|tar|local|registry,dest=…
     #[arg(short, long, value_name = "OUTPUT")]
@@ -80,10 +83,10 @@ pub(crate) struct RealizeArgs {
     #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
     pub(crate) platform: Vec<String>,
     /// Override a target's attribute: TARGET.KEY=VALUE
-    #[arg(long, value_name = "OVERRIDE")]
+    #[arg(long, value_name = "OVERRIDE", add = ArgValueCompleter::new(complete::overrides))]
     pub(crate) set: Vec<String>,
     /// Set a variable of the bake file
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", add = ArgValueCompleter::new(complete::variables))]
     pub(crate) var: Vec<String>,
     #[command(flatten)]
     pub(crate) common: CommonBuildArgs,
@@ -91,12 +94,19 @@ pub(crate) struct RealizeArgs {
 
 /// `cbs build`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  cbs build -t app .                                      keep the image in the store
+  cbs build -t app --output type=oci,dest=app.tar .       and write it as an OCI archive
+  cbs build -t registry.example/app --push --platform linux/amd64,linux/arm64 .
+  cbs build --target test --progress plain .
+  cbs build --secret id=token,src=token.txt --ssh default https://git.example/app.git#main
+  cbs build --check .                                     what lint says, without building")]
 pub(crate) struct BuildArgs {
     /// The build context: a folder, a git or http URL, or `-` for a tar stream or Dockerfile on standard input
-    #[arg(value_name = "PATH|URL|-", default_value = ".")]
+    #[arg(value_name = "PATH|URL|-", default_value = ".", value_hint = ValueHint::DirPath)]
     pub(crate) context: String,
     /// The Dockerfile [default: PATH/Dockerfile]
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Option<String>,
     /// Name and optionally tag the image
     #[arg(short, long, value_name = "NAME[:TAG]")]
@@ -114,7 +124,12 @@ pub(crate) struct BuildArgs {
     #[arg(short, long, value_name = "OUTPUT")]
     pub(crate) output: Vec<String>,
     /// Platforms to build for
-    #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        env = "DOCKER_DEFAULT_PLATFORM",
+        value_name = "PLATFORM"
+    )]
     pub(crate) platform: Vec<String>,
     /// Put a label on the image
     #[arg(long, value_name = "NAME=VALUE")]
@@ -156,7 +171,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,
     /// Write the image's digest to a file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) iidfile: Option<PathBuf>,
     /// What to do: build, check, outline or targets
     #[arg(long, value_name = "METHOD")]
@@ -176,18 +191,25 @@ pub(crate) struct BuildArgs {
 
 /// `cbs bake`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  cbs bake                                    the group or target `default` of this folder's bake file
+  cbs bake app tests --set '*.platform=linux/arm64' --set app.args.VERSION=2
+  cbs bake --print release                    what would be built
+  cbs bake --list variables                   what can be set with --var or the environment
+  cbs bake -f docker-bake.hcl -f ci.hcl --push --metadata-file built.json
+  cbs bake https://git.example/app.git#main app")]
 pub(crate) struct BakeArgs {
     /// Targets and groups [default: `default`]; a git or http URL first names a remote definition
-    #[arg(value_name = "TARGET")]
+    #[arg(value_name = "TARGET", add = ArgValueCompleter::new(complete::targets))]
     pub(crate) targets: Vec<String>,
     /// Bake files, HCL, JSON or compose YAML; `-` is standard input
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) file: Vec<String>,
     /// Override a target's attribute: TARGET.KEY[+]=VALUE
-    #[arg(long, value_name = "OVERRIDE")]
+    #[arg(long, value_name = "OVERRIDE", add = ArgValueCompleter::new(complete::overrides))]
     pub(crate) set: Vec<String>,
     /// Set a variable of the bake file
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE", add = ArgValueCompleter::new(complete::variables))]
     pub(crate) var: Vec<String>,
     /// Print the resolved targets as JSON and stop
     #[arg(long, conflicts_with = "list")]
@@ -210,9 +232,13 @@ pub(crate) struct BakeArgs {
 
 /// `cbs plan`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  cbs plan docker-bake.hcl#app
+  cbs plan . --print llb
+  cbs plan Dockerfile -o app.pb               then: cbs realize app.pb")]
 pub(crate) struct PlanArgs {
     /// FILE#TARGET, FILE, DIR or DIR#TARGET
-    #[arg(required = true, value_name = "REF")]
+    #[arg(required = true, value_name = "REF", add = ArgValueCompleter::new(complete::references))]
     pub(crate) references: Vec<String>,
     /// Print the graph as JSON
     #[arg(long, conflicts_with = "print")]
@@ -221,7 +247,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "WHAT", value_parser = ["llb"])]
     pub(crate) print: Option<String>,
     /// Write the definition (one target, one platform) as protobuf
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
     /// Platforms to plan for
     #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
@@ -230,8 +256,14 @@ pub(crate) struct PlanArgs {
 
 /// `cbs export`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  cbs export docker-bake.hcl#app -o app.tar
+  cbs export app:latest --type docker -o - | docker load
+  cbs export app:latest --type local -o ./rootfs
+  cbs export app:latest --type registry -o registry.example/app:1")]
 pub(crate) struct ExportArgs {
     /// The name it was realised under, such as docker-bake.hcl#app-release, or one of its tags
+    #[arg(add = ArgValueCompleter::new(complete::roots))]
     pub(crate) name: String,
     /// What to write
     #[arg(long = "type", value_parser = ["oci", "docker", "tar", "local", "registry"], default_value = "oci")]
@@ -244,9 +276,12 @@ pub(crate) struct ExportArgs {
 
 /// `cbs log`.
 #[derive(Clone, Debug, Default, Args)]
+#[command(after_help = "Examples:
+  cbs log                                     of the last build
+  cbs log docker-bake.hcl#app#3               of its third step")]
 pub(crate) struct LogArgs {
     /// The name it was realised under [default: the last build]
-    #[arg(value_name = "NAME[#STEP]")]
+    #[arg(value_name = "NAME[#STEP]", add = ArgValueCompleter::new(complete::roots))]
     pub(crate) name: Option<String>,
     /// Print as JSON
     #[arg(long)]

@@ -16,7 +16,9 @@ use crate::target::Work;
 
 /// Answers the calls of all targets that were asked for.
 pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<ExitCode> {
-    let Planned { mut targets, sources } = planned;
+    let Planned {
+        mut targets, sources, ..
+    } = planned;
     let (_, resolver) = fetch(session, &mut targets, &sources)?;
     let is_only = targets.iter().filter(|target| !target.only_linked).count() == 1;
     let (mut status, mut text, mut documents) = (0, String::new(), Map::new());

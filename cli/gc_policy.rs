@@ -11,7 +11,6 @@
 //! max-used-space = "20GB"      # sizes may be a share of the disk: "10%"
 //! ```
 
-use std::path::PathBuf;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -121,46 +120,7 @@ fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
     Ok(texts)
 }
 
-/// The settings of a machine and of a user, as far as they are about gc.
-#[derive(Debug, Default, Deserialize)]
-struct Files {
-    #[serde(default)]
-    gc: Option<GcConfig>,
-}
-
 impl GcConfig {
-    /// Reads `$CBS_CONFIG`, else the user's file, else the machine's.
-    ///
-    /// # Errors
-    /// When a file cannot be read or understood.
-    pub(crate) fn load() -> anyhow::Result<Self> {
-        let set = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let user = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-        let files = [
-            set("CBS_CONFIG"),
-            user.map(|folder| folder.join("cbs/config.toml")),
-            Some(PathBuf::from("/etc/cbs/config.toml")),
-        ];
-        for file in files.into_iter().flatten() {
-            let text = match std::fs::read_to_string(&file) {
-                Ok(text) => text,
-                Err(err) if err.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(err) => {
-                    return Err(err).with_context(|| format!("cannot read the settings in `{}`", file.display()));
-                }
-            };
-            let read: Files = toml_edit::de::from_str(&text).with_context(|| format!("`{}`", file.display()))?;
-            if let Some(config) = read.gc {
-                return Ok(config);
-            }
-        }
-        Ok(Self::default())
-    }
-
     /// How many results of a target are roots.
     pub(crate) fn keep_results(&self) -> usize {
         self.keep_results.unwrap_or(KEEP_RESULTS).max(1)

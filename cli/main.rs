@@ -5,6 +5,9 @@ mod build;
 mod build_args;
 mod calls;
 mod commands;
+mod complete;
+mod config;
+mod docker_plugin;
 mod drawing;
 mod epoch;
 mod export;
@@ -30,13 +33,58 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use args::{Cli, Command};
+use config::Files;
+use docker_plugin::Asked;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if matches!(cli.command, Command::Build(_) | Command::Bake(_) | Command::Realize(_)) {
+    complete::answer_shell();
+    let mut cli = match docker_plugin::asked(std::env::args_os()) {
+        Asked::Command { words, docker_config } => {
+            let mut cli = Cli::parse_from(words);
+            cli.global.docker_config = docker_config;
+            cli
+        }
+        Asked::Metadata => return say(&docker_plugin::metadata()),
+        Asked::Completion(words) => return say(&complete::answer_docker(&words)),
+    };
+    let mounts = matches!(
+        cli.command,
+        Command::Build(_) | Command::Bake(_) | Command::Realize(_) | Command::Doctor(_)
+    );
+    if mounts {
         session::isolate_mounts();
     }
-    let result = match &cli.command {
+    let result = read_settings(&mut cli).and_then(|()| run(&cli));
+    result.unwrap_or_else(|error| {
+        failure::report(&error);
+        ExitCode::from(failure::exit_code(&error))
+    })
+}
+
+fn say(text: &str) -> ExitCode {
+    match commands::print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            failure::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Settings apply to everything but the commands that mend them.
+fn read_settings(cli: &mut Cli) -> anyhow::Result<()> {
+    let read = Files::of(cli.global.config.as_deref()).load();
+    match &cli.command {
+        Command::Config(_) | Command::Completion { .. } | Command::Man { .. } => {}
+        // It tells about files that are wrong, among other things.
+        Command::Doctor(_) => cli.global.settings = read.map(|(settings, _)| settings).unwrap_or_default(),
+        _ => cli.global.settings = read?.0,
+    }
+    Ok(())
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
         Command::Build(args) => commands::build::run(&cli.global, args),
         Command::Bake(args) => commands::bake::run(&cli.global, args),
         Command::Realize(args) => commands::realize::run(&cli.global, args),
@@ -52,9 +100,9 @@ fn main() -> ExitCode {
         Command::Unpin(args) => commands::roots::unpin(&cli.global, args),
         Command::Why(args) => commands::why::run(&cli.global, args),
         Command::Graph(args) => commands::graph::run(&cli.global, args),
-    };
-    result.unwrap_or_else(|error| {
-        failure::report(&error);
-        ExitCode::from(failure::exit_code(&error))
-    })
+        Command::Config(command) => commands::config::run(&cli.global, command),
+        Command::Doctor(args) => commands::doctor::run(&cli.global, args),
+        Command::Completion { shell } => commands::completion::run(shell),
+        Command::Man { dir } => commands::completion::man(dir),
+    }
 }

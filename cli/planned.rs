@@ -12,6 +12,7 @@ use cbs_frontends::dockerfile::HostAddress;
 use cbs_image::platform::Platform;
 use serde_json::{Map, Value, json};
 
+use crate::args::Global;
 use crate::build_args::{BuildArgs, CommonBuildArgs};
 use crate::failure::Usage;
 use crate::sources::Sources;
@@ -27,6 +28,8 @@ pub(crate) struct Planned {
     pub(crate) targets: Vec<BuildTarget>,
     /// What they read.
     pub(crate) sources: Sources,
+    /// Platforms of those that name none.
+    platforms: Vec<Platform>,
 }
 
 /// What this process and the flags that all commands share say to a bake.
@@ -79,6 +82,14 @@ pub(crate) fn call(call: Option<&str>, check: bool) -> Option<String> {
 }
 
 impl Planned {
+    /// Nothing yet.
+    pub(crate) fn new(global: &Global) -> Self {
+        Self {
+            platforms: global.settings.build.platforms.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Adds the targets of a loaded bake. `root` names the gc root of a target.
     pub(crate) fn add_bake(
         &mut self,
@@ -100,7 +111,7 @@ impl Planned {
             );
         }
         self.grant(&bake.grants);
-        let around = surroundings(options);
+        let around = surroundings(options, &self.platforms);
         for build in &bake.builds {
             let target = BuildTarget::of_build(build, root(&build.name), &mut self.sources, &around)?;
             self.targets.push(target);
@@ -138,7 +149,7 @@ impl Planned {
         let fetcher: &dyn Fetcher = &NoFetcher;
         let bake = load(&options, &host, fetcher).map_err(as_flag)?;
         self.grant(&bake.grants);
-        let mut around = surroundings(&options);
+        let mut around = surroundings(&options, &self.platforms);
         if let Some(folder) = &input.context {
             // Nobody needs to know where it was put.
             around.working_directory.clone_from(folder);
@@ -176,8 +187,9 @@ pub(crate) struct StandardInput {
     pub(crate) dockerfile: Option<String>,
 }
 
-fn surroundings(options: &BakeOptions) -> Surroundings {
+fn surroundings(options: &BakeOptions, platforms: &[Platform]) -> Surroundings {
     Surroundings {
+        platforms: platforms.to_vec(),
         environment: options.environment.clone(),
         working_directory: PathBuf::from(&options.working_directory),
     }

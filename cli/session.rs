@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::Global;
 use crate::build_args::ProgressMode;
 use crate::commands::open_store;
+use crate::config::BuildConfig;
 use crate::failure::Interrupted;
 use crate::gc_policy::GcConfig;
 use crate::progress::Display;
@@ -43,6 +44,10 @@ pub(crate) struct Session {
     pub(crate) store: Store,
     /// What is collected without being asked.
     pub(crate) gc: GcConfig,
+    /// How progress is shown.
+    pub(crate) progress: ProgressMode,
+    /// What was set for builds.
+    pub(crate) settings: BuildConfig,
     /// The exit code of the signal that came; zero for none.
     signal: Arc<AtomicU8>,
 }
@@ -90,7 +95,7 @@ impl SolveSettings {
 
 impl Session {
     /// Opens the store and starts threads.
-    pub(crate) fn start(global: &Global, progress: ProgressMode, network: Network) -> anyhow::Result<Self> {
+    pub(crate) fn start(global: &Global, progress: Option<ProgressMode>, network: Network) -> anyhow::Result<Self> {
         let store = open_store(global, Access::ReadWrite)?;
         let lease = Arc::new(store.lease().context("cannot work in the store")?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -100,19 +105,24 @@ impl Session {
         let (cancel, signal) = (CancellationToken::new(), Arc::new(AtomicU8::new(0)));
         watch_signals(&runtime, cancel.clone(), signal.clone())?;
         let registry = Registry::new(RegistryConfig {
-            credentials: Arc::new(credentials()?),
+            credentials: Arc::new(credentials(global.docker_config.clone())?),
+            hosts: global.settings.registry_hosts(),
             ..RegistryConfig::default()
         });
         cbs_image::registry::install_tls_provider();
         let images = ImageSource::new(store.clone(), registry, network, PARALLEL_LAYERS);
+        let settings = global.settings.build.clone();
+        let progress = progress.or(settings.progress).unwrap_or_default();
         Ok(Self {
             display: Display::start(progress),
             runtime,
             images,
             cancel,
             lease,
-            gc: GcConfig::load()?,
+            gc: global.settings.gc.clone(),
             store,
+            progress,
+            settings,
             signal,
         })
     }
@@ -169,10 +179,11 @@ fn watch_signals(
     Ok(())
 }
 
-/// Docker's credentials: those of `$DOCKER_CONFIG` or `~/.docker`, and of `DOCKER_AUTH_CONFIG`.
-fn credentials() -> anyhow::Result<DockerConfig> {
-    let folder = std::env::var_os("DOCKER_CONFIG")
-        .map(PathBuf::from)
+/// Docker's credentials: those of the folder docker was told, of `$DOCKER_CONFIG` or `~/.docker`, and of
+/// `DOCKER_AUTH_CONFIG`.
+fn credentials(folder: Option<PathBuf>) -> anyhow::Result<DockerConfig> {
+    let folder = folder
+        .or_else(|| std::env::var_os("DOCKER_CONFIG").map(PathBuf::from))
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker")));
     let config = match folder {
         Some(folder) => DockerConfig::load(&folder.join("config.json"))?,

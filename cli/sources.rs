@@ -96,7 +96,7 @@ impl Sources {
             ssh: self.ssh.clone(),
             sandbox,
             privilege: Privilege::detect(),
-            lower_mode: None,
+            lower_mode: session.settings.lower_mode.forced(),
         }
     }
 }

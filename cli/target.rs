@@ -86,6 +86,8 @@ pub(crate) struct Surroundings {
     pub(crate) environment: BTreeMap<String, String>,
     /// Where relative names in messages start.
     pub(crate) working_directory: PathBuf,
+    /// Platforms of targets that name none.
+    pub(crate) platforms: Vec<Platform>,
 }
 
 impl BuildTarget {
@@ -99,6 +101,9 @@ impl BuildTarget {
         let named = |what: &str| format!("target `{}`, {what}", build.name);
         refuse_what_is_missing(build)?;
         let mut options = options(build)?;
+        if options.platforms.is_empty() {
+            options.platforms.clone_from(&around.platforms);
+        }
         let folder = main_context(build, &mut options, sources).with_context(|| named("context"))?;
         let mut linked = BTreeMap::new();
         for (name, context) in &build.contexts {

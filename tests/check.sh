@@ -8,13 +8,20 @@ say() { printf '\n== %s\n' "$*"; }
 say 'Debian packages'
 missing=
 for package in busybox-static docker-registry skopeo umoci runc crun zstd xz-utils bzip2 openssh-client git python3 \
-    libcap2-bin attr passt slirp4netns gcc libc6-dev procps util-linux mmdebstrap; do
+    libcap2-bin attr passt slirp4netns gcc libc6-dev procps util-linux mmdebstrap tmux; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >/dev/null
+fi
+
+# The docker client; older Debian has it together with the engine.
+if ! command -v docker >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends docker-cli >/dev/null 2>&1 ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends docker.io >/dev/null
 fi
 
 say 'cargo fmt'

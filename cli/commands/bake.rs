@@ -57,7 +57,7 @@ pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> 
         Some(session) => session,
         None => Session::start(global, args.common.progress, Network::Online)?,
     };
-    let mut planned = Planned::default();
+    let mut planned = Planned::new(global);
     planned.add_bake(&bake, &options, |target| format!("{file}#{target}"))?;
     finish(session, planned, &args.common, &finish::Answers::PerTarget)
 }

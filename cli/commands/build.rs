@@ -24,11 +24,11 @@ pub(crate) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
     }
     let mut common = args.common.clone();
     if args.quiet {
-        common.progress = ProgressMode::Quiet;
+        common.progress = Some(ProgressMode::Quiet);
     }
     let session = Session::start(global, common.progress, Network::Online)?;
     let input = standard_input(args, &session)?;
-    let mut planned = Planned::default();
+    let mut planned = Planned::new(global);
     planned.add_build(args, &input, root_name(args))?;
     if let Some(what) = &args.print {
         return plan::print_llb(&session, planned, what);

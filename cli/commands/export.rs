@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use cbs_image::source::Network;
 
 use crate::args::Global;
-use crate::build_args::{ExportArgs, ProgressMode};
+use crate::build_args::ExportArgs;
 use crate::export::{Realised, export};
 use crate::output::{Output, csv_fields};
 use crate::record::find;
@@ -16,7 +16,7 @@ pub(crate) fn run(global: &Global, args: &ExportArgs) -> anyhow::Result<ExitCode
     let output = output(&args.kind, &args.output)?;
     output.check_attributes()?;
     // The network serves only to push, and for layers whose bytes were collected.
-    let session = Session::start(global, ProgressMode::Auto, Network::Online)?;
+    let session = Session::start(global, None, Network::Online)?;
     let (root, record) = find(&session.store, &args.name)?;
     let realised = Realised {
         record: &record,

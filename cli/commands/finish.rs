@@ -46,7 +46,7 @@ pub(crate) fn finish(
     };
     let settings = Settings {
         solve: SolveSettings {
-            jobs: common.jobs,
+            jobs: common.jobs.or(session.settings.jobs),
             on_failure: if common.keep_going {
                 OnFailure::KeepGoing
             } else {
@@ -64,7 +64,7 @@ pub(crate) fn finish(
     } = build(&session, planned.targets, planned.sources, &settings)?;
     // What is said from here on comes after the last line of progress.
     session.display.finish();
-    let is_quiet = matches!(common.progress, ProgressMode::Quiet | ProgressMode::None);
+    let is_quiet = matches!(session.progress, ProgressMode::Quiet | ProgressMode::None);
     for remark in built.iter().flat_map(|built| &built.warnings).filter(|_| !is_quiet) {
         eprintln!("warning: {remark}");
     }

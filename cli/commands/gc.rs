@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{open_store, parse_duration, print};
 use crate::args::Global;
 use crate::failure::Usage;
-use crate::gc_policy::{GcConfig, GcRule, Space, idle};
+use crate::gc_policy::{GcRule, Space, idle};
 use crate::progress::human_bytes;
 
 /// `cbs gc`.
@@ -93,7 +93,7 @@ impl GcArgs {
 /// `cbs gc`.
 pub(crate) fn run(global: &Global, args: &GcArgs) -> anyhow::Result<ExitCode> {
     let rules = if args.policy {
-        GcConfig::load()?.rules()
+        global.settings.gc.rules()
     } else {
         vec![args.rule()?]
     };

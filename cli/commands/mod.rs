@@ -2,6 +2,9 @@
 
 pub(crate) mod bake;
 pub(crate) mod build;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod export;
 pub(crate) mod finish;
@@ -31,7 +34,7 @@ use crate::record::find_root;
 
 /// Opens the store the user means: the flag, else root's or the user's own.
 pub(crate) fn open_store(global: &Global, access: Access) -> anyhow::Result<Store> {
-    let path = match &global.store {
+    let path = match global.store.as_ref().or(global.settings.store.as_ref()) {
         Some(path) => path.clone(),
         None => default_store()?,
     };
@@ -39,7 +42,8 @@ pub(crate) fn open_store(global: &Global, access: Access) -> anyhow::Result<Stor
     Store::open(&path, access).with_context(|| format!("cannot open store `{}`", path.display()))
 }
 
-fn default_store() -> anyhow::Result<PathBuf> {
+/// Where the store is when nobody says.
+pub(crate) fn default_store() -> anyhow::Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/cbs"));
     }

@@ -18,16 +18,19 @@ use crate::session::Session;
 
 /// `cbs plan`.
 pub(crate) fn run(global: &Global, args: &PlanArgs) -> anyhow::Result<ExitCode> {
-    let planned = realize::plan(&RealizeArgs {
-        references: args.references.clone(),
-        platform: args.platform.clone(),
-        common: CommonBuildArgs {
-            progress: ProgressMode::Quiet,
-            ..CommonBuildArgs::default()
+    let planned = realize::plan(
+        global,
+        &RealizeArgs {
+            references: args.references.clone(),
+            platform: args.platform.clone(),
+            common: CommonBuildArgs {
+                progress: Some(ProgressMode::Quiet),
+                ..CommonBuildArgs::default()
+            },
+            ..RealizeArgs::default()
         },
-        ..RealizeArgs::default()
-    })?;
-    let session = Session::start(global, ProgressMode::Quiet, Network::Online)?;
+    )?;
+    let session = Session::start(global, Some(ProgressMode::Quiet), Network::Online)?;
     let requests = requests_of(&session, planned)?;
     if let Some(path) = &args.output {
         let [only] = requests.as_slice() else {

@@ -23,15 +23,15 @@ use crate::target::{BuildTarget, Work};
 /// `cbs realize`.
 pub(crate) fn run(global: &Global, args: &RealizeArgs) -> anyhow::Result<ExitCode> {
     // Everything local is read before anything starts.
-    let planned = plan(args)?;
+    let planned = plan(global, args)?;
     let session = Session::start(global, args.common.progress, Network::Online)?;
     finish(session, planned, &args.common, &finish::Answers::PerTarget)
 }
 
 /// The targets of all references.
-pub(crate) fn plan(args: &RealizeArgs) -> anyhow::Result<Planned> {
+pub(crate) fn plan(global: &Global, args: &RealizeArgs) -> anyhow::Result<Planned> {
     refuse_flags(&args.common)?;
-    let mut planned = Planned::default();
+    let mut planned = Planned::new(global);
     for reference in &args.references {
         add(&mut planned, reference, args).with_context(|| format!("`{reference}`"))?;
     }

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod cli_surface;
 mod crash;
 mod env;
 mod gc;
