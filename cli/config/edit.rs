@@ -55,10 +55,16 @@ fn changed(document: &mut DocumentMut, parts: &[String], change: Change<'_>) -> 
         Change::Unset => drop(table.remove(last)),
         Change::Set(text) => {
             let mut value = text.parse::<Value>().unwrap_or_else(|_| Value::from(text));
-            if let Some(old) = table.get(last).and_then(Item::as_value) {
-                *value.decor_mut() = old.decor().clone();
+            // In its place, so that the comments around it stay.
+            match table.get_mut(last) {
+                Some(item) => {
+                    if let Some(old) = item.as_value() {
+                        *value.decor_mut() = old.decor().clone();
+                    }
+                    *item = Item::Value(value);
+                }
+                None => drop(table.insert(last, Item::Value(value))),
             }
-            table.insert(last, Item::Value(value));
         }
     }
     let text = document.to_string();
