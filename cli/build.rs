@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use cbs_exec::LocalExecutor;
 use cbs_solver::llb::VertexDigest;
-use cbs_solver::{Ctx, Graph, Need, OnFailure, Request, SolveError, SolveResult, TargetResult, solve};
+use cbs_solver::{Ctx, Graph, Need, OnFailure, Request, SolveError, SolveResult, TargetResult, recheck, solve};
 use cbs_store::{Directory, DirectoryStore as _, GcRoot, Snapshot, Store};
 use serde_json::{Map, Value};
 
@@ -16,6 +16,7 @@ use crate::failure;
 use crate::gc_policy::Watch;
 use crate::lower::{LoweredTarget, fetch_dockerfiles, lower_all, requests};
 use crate::output::OutputKind;
+use crate::recheck::Report;
 use crate::record::{AnnotationRecord, PlatformRecord, Record};
 use crate::resolver::Resolver;
 use crate::roots::roots_of_result;
@@ -31,6 +32,17 @@ pub(crate) struct Settings {
     pub(crate) solve: SolveSettings,
     /// Whether somebody wants to know the digest of the image, even if it goes nowhere.
     pub(crate) wants_digest: bool,
+    /// Whether steps run a second time.
+    pub(crate) recheck: Recheck,
+}
+
+/// Whether steps run a second time, to see whether they give the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recheck {
+    /// They do.
+    Yes,
+    /// They do not.
+    No,
 }
 
 /// A built target.
@@ -57,6 +69,8 @@ pub(crate) struct Outcome {
     pub(crate) ran: usize,
     /// Bytes that gc took meanwhile.
     pub(crate) collected: u64,
+    /// What running all again gave, when that was asked for.
+    pub(crate) rechecked: Option<Report>,
 }
 
 /// Targets that are ready to be solved.
@@ -179,6 +193,13 @@ pub(crate) fn build(
         outcome.built.push(finished);
     }
     session.store.sync().context("cannot write the store")?;
+    if settings.recheck == Recheck::Yes && outcome.failure.is_none() {
+        let config = settings.solve.config(Need::Tree);
+        let again = session.runtime.block_on(recheck(ctx, &graph, &config));
+        session.check_interrupted()?;
+        let report = Report::new(&session.store, again.map_err(failure::of_solve)?)?;
+        outcome.rechecked = Some(report);
+    }
     Ok(outcome)
 }
 

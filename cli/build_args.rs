@@ -1,6 +1,8 @@
 //! The flags of the build commands: those of `docker buildx build` and `bake`, by the same names.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
@@ -23,6 +25,39 @@ pub(crate) enum ProgressMode {
     Quiet,
     /// Nothing at all
     None,
+}
+
+/// How many steps run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Jobs {
+    /// What the machine can take.
+    Auto,
+    /// So many.
+    Count(NonZeroUsize),
+}
+
+impl Jobs {
+    /// The number; `None` goes by the machine.
+    pub(crate) fn count(self) -> Option<NonZeroUsize> {
+        match self {
+            Self::Auto => None,
+            Self::Count(count) => Some(count),
+        }
+    }
+}
+
+impl FromStr for Jobs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            text => match text.parse() {
+                Ok(count) => Ok(Self::Count(count)),
+                Err(_) => Err("it is `auto` or a number above zero".to_owned()),
+            },
+        }
+    }
 }
 
 /// Flags that `build`, `bake` and `realize` share.
@@ -55,9 +90,12 @@ pub(crate) struct CommonBuildArgs {
     /// Whether to attach a bill of materials
     #[arg(long, value_name = "VALUE")]
     pub(crate) sbom: Option<String>,
-    /// How many steps run at once [default: the number of cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    /// How many steps run at once; `auto` is the number of cores, and more while the machine is idle [default: auto]
+    #[arg(long, value_name = "N|auto")]
+    pub(crate) jobs: Option<Jobs>,
+    /// Run every step a second time and say which files differ; exit code 1 when any does
+    #[arg(long)]
+    pub(crate) recheck: bool,
     /// Go on with what does not depend on a failed step
     #[arg(long)]
     pub(crate) keep_going: bool,
@@ -88,6 +126,9 @@ pub(crate) struct RealizeArgs {
     /// Set a variable of the bake file
     #[arg(long, value_name = "NAME=VALUE", add = ArgValueCompleter::new(complete::variables))]
     pub(crate) var: Vec<String>,
+    /// Short for --recheck
+    #[arg(long)]
+    pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) common: CommonBuildArgs,
 }

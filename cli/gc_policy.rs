@@ -271,10 +271,18 @@ pub(crate) fn collect_when_over(store: &Store, config: &GcConfig) -> anyhow::Res
     if is_time {
         store.put_fact(namespace, key, b"")?;
     }
-    let mut freed = 0;
+    let (mut freed, mut space) = (0, None);
     for rule in due {
-        if !rule.has_sizes() || store.is_over(&rule.policy(store)?)? {
+        let is_due = !rule.has_sizes() || {
+            let space = match space {
+                Some(space) => space,
+                None => *space.insert(store.space()?),
+            };
+            rule.policy(store)?.is_over(space)
+        };
+        if is_due {
             freed += rule.collect(store, DryRun::No)?.freed;
+            space = None;
         }
     }
     Ok(freed)

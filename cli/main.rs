@@ -19,6 +19,7 @@ mod lower;
 mod output;
 mod planned;
 mod progress;
+mod recheck;
 mod record;
 mod remote;
 mod resolver;

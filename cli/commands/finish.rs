@@ -8,7 +8,7 @@ use cbs_solver::{CacheUse, OnFailure};
 use serde_json::{Map, Value};
 
 use super::print;
-use crate::build::{Built, Outcome, Settings, build};
+use crate::build::{Built, Outcome, Recheck, Settings, build};
 use crate::build_args::{CommonBuildArgs, ProgressMode};
 use crate::calls;
 use crate::gc_policy::collect_when_over;
@@ -46,7 +46,10 @@ pub(crate) fn finish(
     };
     let settings = Settings {
         solve: SolveSettings {
-            jobs: common.jobs.or(session.settings.jobs),
+            jobs: match common.jobs {
+                Some(jobs) => jobs.count(),
+                None => session.settings.jobs,
+            },
             on_failure: if common.keep_going {
                 OnFailure::KeepGoing
             } else {
@@ -54,6 +57,7 @@ pub(crate) fn finish(
             },
             cache: CacheUse::ReadWrite,
         },
+        recheck: if common.recheck { Recheck::Yes } else { Recheck::No },
         wants_digest: prints || iidfile.is_some() || common.metadata_file.is_some(),
     };
     let Outcome {
@@ -61,6 +65,7 @@ pub(crate) fn finish(
         failure,
         ran,
         mut collected,
+        rechecked,
     } = build(&session, planned.targets, planned.sources, &settings)?;
     // What is said from here on comes after the last line of progress.
     session.display.finish();
@@ -85,23 +90,37 @@ pub(crate) fn finish(
         }
         _ => {}
     }
+    let is_json = session.progress == ProgressMode::Rawjson;
     if ran > 0 {
-        let (store, gc) = (session.store.clone(), session.gc.clone());
-        // Its lease would keep all that this build touched.
-        drop(session);
-        match collect_when_over(&store, &gc) {
-            Ok(bytes) => collected += bytes,
-            // What was built is there all the same.
-            Err(err) => eprintln!("warning: cannot collect: {err:#}"),
-        }
+        collected += collect(session);
     }
     if collected > 0 && !is_quiet {
         eprintln!("gc removed {}", human_bytes(collected));
     }
-    match failure {
-        Some(failure) => Err(failure),
-        None => Ok(ExitCode::SUCCESS),
+    match (failure, rechecked) {
+        (Some(failure), _) => Err(failure),
+        (None, None) => Ok(ExitCode::SUCCESS),
+        (None, Some(report)) => {
+            print(&if is_json {
+                format!("{}\n", report.json())
+            } else {
+                report.text()
+            })?;
+            let is_same = report.different.is_empty();
+            Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
+}
+
+/// Collects what is over the rules, now that the build is done: its lease would keep all that it touched.
+fn collect(session: Session) -> u64 {
+    let (store, gc) = (session.store.clone(), session.gc.clone());
+    drop(session);
+    collect_when_over(&store, &gc).unwrap_or_else(|err| {
+        // What was built is there all the same.
+        eprintln!("warning: cannot collect: {err:#}");
+        0
+    })
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

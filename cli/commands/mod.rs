@@ -17,7 +17,7 @@ pub(crate) mod plan;
 pub(crate) mod realize;
 pub(crate) mod roots;
 pub(crate) mod store;
-mod trees;
+pub(crate) mod trees;
 pub(crate) mod why;
 
 pub(crate) use finish::finish;

@@ -25,7 +25,9 @@ pub(crate) fn run(global: &Global, args: &RealizeArgs) -> anyhow::Result<ExitCod
     // Everything local is read before anything starts.
     let planned = plan(global, args)?;
     let session = Session::start(global, args.common.progress, Network::Online)?;
-    finish(session, planned, &args.common, &finish::Answers::PerTarget)
+    let mut common = args.common.clone();
+    common.recheck |= args.check;
+    finish(session, planned, &common, &finish::Answers::PerTarget)
 }
 
 /// The targets of all references.

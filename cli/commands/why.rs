@@ -158,6 +158,9 @@ impl<'r> Reason<'r> {
         if let Some(first) = self.differences().first() {
             return difference_text(first, self.base());
         }
+        if self.step.how == How::Changed {
+            return "something changed since an earlier run that is no longer remembered".to_owned();
+        }
         match (&self.explanation, self.step.ran) {
             (None, _) => "it is no longer known when it ran and why".to_owned(),
             (Some(_), true) => "nothing like it ran before, as far as this store remembers".to_owned(),

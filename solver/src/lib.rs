@@ -81,6 +81,7 @@ mod log;
 mod plan;
 mod pressure;
 mod progress;
+mod recheck;
 mod result;
 mod scheduler;
 
@@ -103,5 +104,6 @@ pub use log::{LogReader, LogRecord, LogSink};
 pub use plan::{Plan, PlanEdge, PlanTarget, PlanVertex, dump_llb, read_definition, write_definition};
 pub use pressure::LinuxPressure;
 pub use progress::Progress;
+pub use recheck::{Rechecked, recheck};
 pub use result::{Decided, Decision, Reason, SolveError, SolveResult, Stats, StepFailure, TargetResult};
 pub use scheduler::solve;

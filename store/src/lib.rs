@@ -62,5 +62,5 @@ pub use memory::MemoryStore;
 pub use store::{
     Access, Amount, BlobWriter, CacheMount, CacheUse, DiskUse, DryRun, GcCandidate, GcFilter, GcPolicy, GcReport,
     GcRoot, ItemUse, Kept, KeptBecause, KeyLock, Layer, Lease, Measured, OciBlob, Problem, Realisation, RecordError,
-    Removed, Repair, Sharing, Snapshot, Store, StoreItem, Usage, VerifyReport,
+    Removed, Repair, Sharing, Snapshot, Space, Store, StoreItem, Usage, VerifyReport,
 };

@@ -12,6 +12,7 @@ mod mounts;
 mod network;
 mod road;
 mod roots;
+mod scheduling;
 mod ssh;
 mod steps;
 mod store_commands;

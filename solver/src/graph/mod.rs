@@ -218,6 +218,16 @@ impl Graph {
             .map(|node| VertexId(node.index() as u32))
     }
 
+    /// The same vertices with something else requested, and all of them content with known results.
+    pub(crate) fn cached_with_targets(&self, targets: Vec<Target>) -> Self {
+        let mut graph = self.clone();
+        graph.targets = targets;
+        for vertex in graph.dag.node_weights_mut().filter(|vertex| vertex.ignore_cache) {
+            Arc::make_mut(vertex).ignore_cache = false;
+        }
+        graph
+    }
+
     /// What was requested, in the order of the requests.
     pub fn targets(&self) -> &[Target] {
         &self.targets

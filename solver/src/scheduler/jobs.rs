@@ -127,7 +127,12 @@ fn step_fact(vertex: &Vertex) -> String {
 
 /// How long a vertex took the last time; `None` when it never ran.
 pub(super) fn estimate(index: &dyn Index, vertex: &Vertex) -> Result<Option<Duration>, StoreError> {
-    Ok(last_run(index, OPS, &op_fact(vertex))?.map(|last| last.duration))
+    let last = match last_run(index, OPS, &op_fact(vertex))? {
+        // A step whose command was edited takes about as long as it did.
+        None => last_run(index, STEPS, &step_fact(vertex))?,
+        last => last,
+    };
+    Ok(last.map(|last| last.duration))
 }
 
 /// Whether this much of the snapshots is here.

@@ -54,7 +54,7 @@ use rustix::fs::{Mode, OFlags};
 pub use blobs::BlobWriter;
 pub use caches::{CacheMount, Sharing};
 pub use codec::RecordError;
-pub use gc::{DryRun, GcCandidate, GcFilter, GcPolicy, GcReport, Kept, KeptBecause, Removed, StoreItem};
+pub use gc::{DryRun, GcCandidate, GcFilter, GcPolicy, GcReport, Kept, KeptBecause, Removed, Space, StoreItem};
 pub use lease::Lease;
 pub use locks::KeyLock;
 pub use records::{GcRoot, Layer, OciBlob, Realisation, Snapshot};

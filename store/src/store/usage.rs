@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::gc::catalog::{Catalog, Item, Marks};
-use super::gc::plan::{realisation_items, snapshot_items, tree_bytes};
+use super::gc::plan::{realisation_items, snapshot_items};
+use super::gc::rows::tree_bytes;
 use super::realisations::decode;
 use super::{Inner, Store};
 use crate::{CacheKey, StoreError};

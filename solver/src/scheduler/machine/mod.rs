@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cbs_store::{CacheKey, Snapshot};
 
-use super::queue::Queue;
+use super::queue::{Queue, shares};
 use super::report::Report;
 use super::state::{Command, Message, Phase, Slot, Waiter};
 use crate::config::{CacheUse, Need, OnFailure, SolveConfig};
@@ -74,7 +74,7 @@ impl Machine {
             (slot.refused, slot.tainted, slot.keyless) = (refused, tainted, keyless);
         }
         Self {
-            queue: Queue::new(&config.parallelism, graph.len()),
+            queue: Queue::new(&config.parallelism, graph.len(), shares(&graph)),
             slots,
             turns: VecDeque::new(),
             commands: Vec::new(),

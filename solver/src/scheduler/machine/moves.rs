@@ -69,6 +69,7 @@ impl Machine {
             let outputs = Outputs::new(vec![Some(snapshot)], Vec::new());
             self.settle(id, outputs, Decision::Pinned, Need::Digests);
         } else if slot.tainted {
+            self.estimate();
             self.await_inputs(id);
         } else {
             slot.phase = Phase::Looking;
@@ -344,7 +345,7 @@ impl Machine {
         let slot = &mut self.slots[id.index()];
         slot.phase = Phase::Running;
         let (Some(keyed), Some(definition_key)) = (&slot.keyed, slot.definition_key) else {
-            self.queue.release(vertex.kind());
+            self.queue.release(id, vertex.kind());
             return self.fail_internal(id, "a vertex without a key was to run");
         };
         let order = RunOrder {
@@ -360,7 +361,7 @@ impl Machine {
     }
 
     pub(super) fn ran(&mut self, id: VertexId, answer: Result<RunAnswer, Failed>) {
-        self.queue.release(self.graph.vertex(id).kind());
+        self.queue.release(id, self.graph.vertex(id).kind());
         match answer {
             Ok(RunAnswer { outputs, duration }) => {
                 let slot = &mut self.slots[id.index()];

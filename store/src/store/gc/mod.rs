@@ -15,6 +15,7 @@
 pub(super) mod catalog;
 mod compact;
 pub(super) mod plan;
+pub(super) mod rows;
 mod sweep;
 mod tidy;
 
@@ -54,6 +55,23 @@ pub struct GcCandidate<'c> {
 
 /// Says which candidates may go.
 pub type GcFilter<'f> = &'f dyn Fn(&GcCandidate<'_>) -> bool;
+
+/// Sizes of a store and its disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What the store takes.
+    pub used: u64,
+    /// What the file system has free.
+    pub free: u64,
+}
+
+impl GcPolicy {
+    /// Whether it has sizes that are not kept to. They count everything, whatever a filter chooses.
+    pub fn is_over(&self, space: Space) -> bool {
+        let has_sizes = self.max_used.is_some() || self.min_free.is_some() || self.reserved.is_some();
+        has_sizes && limit(self, space.used, space.free).is_some()
+    }
+}
 
 /// Whether gc only says what it would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,17 +213,17 @@ impl Store {
         self.gc_where(policy, dry_run, &|_| true)
     }
 
-    /// Whether a policy has sizes that the store does not keep to. Sizes count everything, whatever a filter chooses.
+    /// How large the store is and how much its file system has free: what the sizes of policies are about.
     ///
     /// # Errors
     /// [`StoreError`] when the store cannot be measured.
-    pub fn is_over(&self, policy: &GcPolicy) -> Result<bool, StoreError> {
-        if policy.max_used.is_none() && policy.min_free.is_none() && policy.reserved.is_none() {
-            return Ok(false);
-        }
+    pub fn space(&self) -> Result<Space, StoreError> {
         let inner = &self.0.inner;
         inner.flush()?;
-        Ok(limit(policy, inner.disk_use()?.total(), inner.free_bytes()?).is_some())
+        Ok(Space {
+            used: inner.disk_use()?.total(),
+            free: inner.free_bytes()?,
+        })
     }
 
     /// [`Store::gc`] that takes only what `filter` chooses.

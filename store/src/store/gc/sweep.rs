@@ -7,7 +7,8 @@ use rustix::fs::{AtFlags, FlockOperation, unlinkat};
 use rustix::io::Errno;
 
 use super::catalog::{Catalog, Item, Marks};
-use super::plan::{Mount, Plan, realisation_items, snapshot_items};
+use super::plan::{Plan, realisation_items, snapshot_items};
+use super::rows::Mount;
 use super::{GcReport, Kept, KeptBecause, StoreItem};
 use crate::store::Inner;
 use crate::store::caches::lock_slot;
