@@ -98,18 +98,18 @@ fn caches_are_kept_shared_and_kept_apart_as_root() {
 #[test]
 fn sharing_says_who_waits_for_whom_as_root() {
     let env = world();
-    // Two steps at once, each says when it comes and goes.
+    // Two steps at once, each says when it comes and goes; the first one goes while the other is there.
     let steps = |sharing: &str| {
-        let step = |name: &str| {
+        let step = |name: &str, time: &str| {
             format!(
                 "FROM base AS {name}\nRUN --mount=type=cache,target=/c,id={sharing},sharing={sharing} \
-                 ls /c > /seen; touch /c/{name}; sleep 1; rm /c/{name}; ls /c > /after\n"
+                 ls /c > /seen; touch /c/{name}; sleep {time}; rm /c/{name}; ls /c > /after\n"
             )
         };
         format!(
             "{}{}FROM scratch\nCOPY --from=a /seen /after /a/\nCOPY --from=b /seen /after /b/\n",
-            step("a"),
-            step("b")
+            step("a", "0.7"),
+            step("b", "1.2")
         )
     };
     for (sharing, meet) in [("shared", true), ("private", false), ("locked", false)] {
