@@ -9,6 +9,7 @@ use crate::commands;
 use crate::commands::config::ConfigCommand;
 use crate::commands::doctor::DoctorArgs;
 use crate::config::Config;
+use crate::failure::Verbosity;
 
 /// Content build store: a content-addressed store for builds of Dockerfiles and bake files.
 #[derive(Debug, Parser)]
@@ -44,12 +45,22 @@ pub(crate) struct Global {
     /// Read settings from this file only [default: /etc/cbs/config.toml, then $XDG_CONFIG_HOME/cbs/config.toml]
     #[arg(long, global = true, env = "CBS_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Show the causes of a failure one by one
+    #[arg(short = 'D', long, global = true)]
+    pub(crate) debug: bool,
     /// What the files of settings say.
     #[arg(skip)]
     pub(crate) settings: Config,
     /// The folder of docker's settings, when docker called and was told one.
     #[arg(skip)]
     pub(crate) docker_config: Option<PathBuf>,
+}
+
+impl Global {
+    /// How much is said about failures.
+    pub(crate) fn verbosity(&self) -> Verbosity {
+        if self.debug { Verbosity::Full } else { Verbosity::Short }
+    }
 }
 
 /// What to do.

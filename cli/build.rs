@@ -106,12 +106,7 @@ pub(crate) fn fetch(
 }
 
 /// Fetches and lowers targets.
-pub(crate) fn prepare(
-    session: &Session,
-    mut targets: Vec<BuildTarget>,
-    mut sources: Sources,
-) -> anyhow::Result<Prepared> {
-    limit_resources(&targets, &mut sources);
+pub(crate) fn prepare(session: &Session, mut targets: Vec<BuildTarget>, sources: Sources) -> anyhow::Result<Prepared> {
     let (ctx, resolver) = fetch(session, &mut targets, &sources)?;
     let lowered = session.runtime.block_on(async {
         tokio::select! {
@@ -120,11 +115,13 @@ pub(crate) fn prepare(
         }
     });
     session.check_interrupted()?;
-    Ok(Prepared {
-        lowered: lowered?,
-        targets,
-        ctx,
-    })
+    let lowered = lowered?;
+    // Nobody else sets them.
+    sources
+        .sandbox
+        .step_resources
+        .get_or_init(|| limits(&targets, &lowered));
+    Ok(Prepared { lowered, targets, ctx })
 }
 
 /// Builds targets, keeps their results under their names, and writes their outputs.
@@ -227,15 +224,31 @@ fn need(targets: &[BuildTarget]) -> Need {
     }
 }
 
-/// Limits are the executor's, not a vertex's: those of the first target that has some hold for all.
-fn limit_resources(targets: &[BuildTarget], sources: &mut Sources) {
-    let limits = targets.iter().find_map(|target| match &target.work {
-        Work::Dockerfile { options, .. } if options.resources != Default::default() => Some(&options.resources),
-        _ => None,
-    });
-    let Some(limits) = limits else { return };
+/// Limits of the steps of each target. A step that several targets share keeps to those of the first one that has some,
+/// and a target that others are built on comes before them.
+fn limits(
+    targets: &[BuildTarget],
+    lowered: &HashMap<String, Arc<LoweredTarget>>,
+) -> HashMap<VertexDigest, cbs_exec::launch::Resources> {
+    let mut of_steps = HashMap::new();
+    for target in targets {
+        let (Work::Dockerfile { options, .. }, Some(result)) = (&target.work, lowered.get(&target.name)) else {
+            continue;
+        };
+        if options.resources == Default::default() {
+            continue;
+        }
+        let limits = resources(&options.resources);
+        for op in result.platforms.iter().flat_map(|platform| &platform.definition.def) {
+            of_steps.entry(VertexDigest::of(op)).or_insert_with(|| limits.clone());
+        }
+    }
+    of_steps
+}
+
+fn resources(limits: &cbs_frontends::dockerfile::Resources) -> cbs_exec::launch::Resources {
     let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    sources.sandbox.resources = cbs_exec::launch::Resources {
+    cbs_exec::launch::Resources {
         memory: u64::try_from(limits.memory).ok().filter(|&bytes| bytes > 0),
         memory_swap: Some(limits.memory_swap).filter(|&bytes| bytes != 0),
         cpu_shares: Some(limits.cpu_shares).filter(|&shares| shares > 0),
@@ -244,7 +257,7 @@ fn limit_resources(targets: &[BuildTarget], sources: &mut Sources) {
         cpuset_cpus: text(&limits.cpuset_cpus),
         cpuset_mems: text(&limits.cpuset_mems),
         pids: None,
-    };
+    }
 }
 
 /// The image of nothing.

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
 
 use crate::complete;
+use crate::legacy_args::LegacyArgs;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -214,12 +215,20 @@ pub(crate) struct BuildArgs {
     /// Write the image's digest to a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) iidfile: Option<PathBuf>,
+    /// Limits of each step: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
+    #[arg(long, value_name = "NAME=VALUE[,…]")]
+    pub(crate) resource: Vec<String>,
+    /// Source policies, or how they are applied
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Vec<String>,
     /// What to do: build, check, outline or targets
     #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,
     /// Short for --call=check
     #[arg(long)]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) legacy: LegacyArgs,
     /// Print the LLB definition instead of building
     #[arg(long, value_name = "WHAT")]
     pub(crate) print: Option<String>,

@@ -1,7 +1,9 @@
 //! `--call`: what a Dockerfile would warn about, takes and offers, without building it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
 use cbs_frontends::dockerfile::{LintResults, check, outline, targets};
@@ -9,10 +11,12 @@ use serde_json::{Map, Value};
 
 use crate::build::fetch;
 use crate::commands::print;
-use crate::lower::{input, text_of};
+use crate::failure::Interrupted;
+use crate::lower::{LoweredTarget, input, lower_all, text_of, with_linked};
 use crate::planned::Planned;
+use crate::resolver::Resolver;
 use crate::session::Session;
-use crate::target::Work;
+use crate::target::{BuildTarget, Work};
 
 /// Answers the calls of all targets that were asked for.
 pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<ExitCode> {
@@ -20,6 +24,7 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
         mut targets, sources, ..
     } = planned;
     let (_, resolver) = fetch(session, &mut targets, &sources)?;
+    let lowered = linked(session, &targets, &resolver)?;
     let is_only = targets.iter().filter(|target| !target.only_linked).count() == 1;
     let (mut status, mut text, mut documents) = (0, String::new(), Map::new());
     for target in targets.iter().filter(|target| !target.only_linked) {
@@ -27,6 +32,7 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
             continue;
         };
         let input = input(text_of(file)?);
+        let options = &with_linked(target, options, &lowered)?;
         let (said, document) = match call.method.as_str() {
             "lint" => {
                 let found = session.runtime.block_on(check(&input, options, &resolver))?;
@@ -65,6 +71,34 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
         _ => print(&format!("{:#}\n", Value::from(documents)))?,
     }
     Ok(ExitCode::from(status))
+}
+
+/// The results that the asked targets use, as far as it takes to look at the Dockerfiles built on them.
+fn linked(
+    session: &Session,
+    targets: &[BuildTarget],
+    resolver: &Resolver,
+) -> anyhow::Result<HashMap<String, Arc<LoweredTarget>>> {
+    let by_name: HashMap<&str, &BuildTarget> = targets.iter().map(|target| (target.name.as_str(), target)).collect();
+    let mut wanted: Vec<&str> = targets
+        .iter()
+        .flat_map(|target| target.linked.values())
+        .map(String::as_str)
+        .collect();
+    let mut needed = BTreeMap::new();
+    while let Some(name) = wanted.pop() {
+        let Some(target) = by_name.get(name) else { continue };
+        if needed.insert(name, (*target).clone()).is_none() {
+            wanted.extend(target.linked.values().map(String::as_str));
+        }
+    }
+    let needed: Vec<BuildTarget> = needed.into_values().collect();
+    session.runtime.block_on(async {
+        tokio::select! {
+            lowered = lower_all(&needed, resolver) => lowered,
+            () = session.cancel.cancelled() => Err(Interrupted { code: 130 }.into()),
+        }
+    })
 }
 
 fn targets_of(

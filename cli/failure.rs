@@ -40,12 +40,26 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() { 2 } else { 1 }
 }
 
+/// How much is said about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verbosity {
+    /// A line, as far as it will do.
+    Short,
+    /// And every cause on a line of its own.
+    Full,
+}
+
 /// Prints an error to standard error.
-pub(crate) fn report(error: &anyhow::Error) {
+pub(crate) fn report(error: &anyhow::Error, verbosity: Verbosity) {
     if let Some(failed) = error.downcast_ref::<Failed>() {
         eprint!("{}", failed.details);
     }
     eprintln!("error: {}", chain(error.as_ref()));
+    if verbosity == Verbosity::Full {
+        for cause in error.chain().skip(1) {
+            eprintln!("caused by: {cause}");
+        }
+    }
     let help = match error.downcast_ref::<Failed>() {
         Some(failed) => failed.help.clone(),
         None => help_for(error.as_ref()),

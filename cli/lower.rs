@@ -169,7 +169,7 @@ pub(crate) fn input(text: &DockerfileText) -> DockerfileInput<'_> {
 }
 
 /// The options with the results of the targets that this one is built on.
-fn with_linked(
+pub(crate) fn with_linked(
     target: &BuildTarget,
     options: &BuildOptions,
     done: &HashMap<String, Arc<LoweredTarget>>,

@@ -7,6 +7,7 @@ mod calls;
 mod commands;
 mod complete;
 mod config;
+mod consent;
 mod docker_plugin;
 mod drawing;
 mod epoch;
@@ -15,6 +16,7 @@ mod failure;
 mod fetcher;
 mod filters;
 mod gc_policy;
+mod legacy_args;
 mod lower;
 mod output;
 mod planned;
@@ -36,6 +38,7 @@ use clap::Parser as _;
 use args::{Cli, Command};
 use config::Files;
 use docker_plugin::Asked;
+use failure::Verbosity;
 
 fn main() -> ExitCode {
     complete::answer_shell();
@@ -57,7 +60,7 @@ fn main() -> ExitCode {
     }
     let result = read_settings(&mut cli).and_then(|()| run(&cli));
     result.unwrap_or_else(|error| {
-        failure::report(&error);
+        failure::report(&error, cli.global.verbosity());
         ExitCode::from(failure::exit_code(&error))
     })
 }
@@ -66,7 +69,7 @@ fn say(text: &str) -> ExitCode {
     match commands::print(text) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            failure::report(&error);
+            failure::report(&error, Verbosity::Short);
             ExitCode::FAILURE
         }
     }

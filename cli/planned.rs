@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::Global;
 use crate::build_args::{BuildArgs, CommonBuildArgs};
+use crate::consent;
 use crate::failure::Usage;
 use crate::sources::Sources;
 use crate::target::{BuildTarget, Surroundings, extra_host};
@@ -99,16 +100,7 @@ impl Planned {
     ) -> anyhow::Result<()> {
         let missing = bake.missing_privileges(options, &LocalHost)?;
         if !missing.is_empty() {
-            let wanted: Vec<&str> = missing.iter().map(|privilege| privilege.description.as_str()).collect();
-            let flags: Vec<String> = missing
-                .iter()
-                .map(|privilege| format!("--allow {}", privilege.flag))
-                .collect();
-            bail!(
-                "the build asks for more than it was granted: {}\nhelp: grant it with {}",
-                wanted.join(", "),
-                flags.join(" ")
-            );
+            self.grant(&consent::ask(&missing)?);
         }
         self.grant(&bake.grants);
         let around = surroundings(options, &self.platforms);
@@ -135,6 +127,9 @@ impl Planned {
             bail!(Usage(
                 "--cache-to: caches are not exported yet; the store itself is the cache".to_owned()
             ));
+        }
+        for flag in args.legacy.without_effect() {
+            eprintln!("warning: {flag} has no effect");
         }
         let mut options = bake_options(&args.common)?;
         options.files = vec!["-".to_owned()];
@@ -225,6 +220,7 @@ impl Host for OneFile {
 /// A complaint about the target of `cbs build` is one about a flag.
 fn as_flag(error: BakeError) -> anyhow::Error {
     match error {
+        BakeError::Placed { error, .. } => as_flag(*error),
         BakeError::Target { attribute, reason, .. } => Usage(format!("{attribute}: {reason}")).into(),
         BakeError::Override { setting, reason } => Usage(format!("{setting}: {reason}")).into(),
         BakeError::Flag { .. } => Usage(error.to_string()).into(),
@@ -296,6 +292,10 @@ fn definition(
     set("args", build_args.into());
     set("labels", pairs("--label", &args.label)?.into());
     set("contexts", pairs("--build-context", &args.build_context)?.into());
+    let resources = args.legacy.resources(&args.resource, literal)?;
+    if !resources.is_empty() {
+        set("resources", resources.into());
+    }
     let mut tags = args.tag.clone();
     tags.retain(|tag| !tag.is_empty());
     for (name, list) in [
@@ -310,6 +310,7 @@ fn definition(
         ("cache-from", &args.cache_from),
         ("cache-to", &args.cache_to),
         ("attest", &args.attest),
+        ("policy", &args.policy),
     ] {
         if !list.is_empty() {
             set(name, texts(list));
@@ -341,54 +342,4 @@ fn dockerfile(file: &str, context: &str) -> anyhow::Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-    use crate::args::{Cli, Command};
-
-    fn plan(flags: &[&str]) -> anyhow::Result<BuildTarget> {
-        let words = ["cbs", "build"].iter().chain(flags);
-        let Command::Build(args) = Cli::try_parse_from(words)?.command else {
-            bail!("no build");
-        };
-        let mut planned = Planned::default();
-        planned.add_build(&args, &StandardInput::default(), "root".to_owned())?;
-        planned.targets.pop().context("one target")
-    }
-
-    #[test]
-    fn flags_come_through_as_they_were_written() {
-        let folder = tempfile::tempdir().expect("tempdir");
-        std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\n").expect("write");
-        let context = folder.path().to_str().expect("text");
-        let flags = [
-            "--build-arg",
-            "A=${HOME} %{if}",
-            "--label",
-            "x=\"quoted\"",
-            "-t",
-            "example/a",
-            "--add-host",
-            "A:10.1.2.3",
-            "--add-host",
-            "a:::1",
-            "--ulimit",
-            "nofile=10:20",
-            "--output",
-            "type=oci,dest=/tmp/x,compression=zstd",
-            context,
-        ];
-        let target = plan(&flags).expect("plans");
-        let crate::target::Work::Dockerfile { options, .. } = &target.work else {
-            panic!("a Dockerfile")
-        };
-        assert_eq!(options.build_args["A"], "${HOME} %{if}");
-        assert_eq!(options.labels["x"], "\"quoted\"");
-        assert_eq!(options.extra_hosts.len(), 2);
-        assert_eq!(target.names[0].to_string(), "docker.io/example/a:latest");
-        assert_eq!(target.outputs[0].attrs["compression"], "zstd");
-        let wrong = plan(&["--ulimit", "nofile", context]).expect_err("malformed");
-        assert!(wrong.to_string().contains("nofile"), "{wrong}");
-    }
-}
+mod tests;

@@ -1,11 +1,12 @@
 //! What an executor is told and given; built once by the command line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cbs_fuse::{LowerMode, Privilege};
 use cbs_image::source::ImageSource;
+use cbs_solver::llb::VertexDigest;
 use cbs_store::{Lease, Store};
 
 /// The services and settings of a [`LocalExecutor`](crate::LocalExecutor).
@@ -71,4 +72,17 @@ pub struct SandboxConfig {
     pub user_network: Option<crate::run::UserNetwork>,
     /// Limits of each step's cgroup.
     pub resources: crate::launch::Resources,
+    /// Limits of single steps instead. They can be given once the definitions are known.
+    pub step_resources: StepResources,
+}
+
+/// Limits by step.
+pub type StepResources = Arc<OnceLock<HashMap<VertexDigest, crate::launch::Resources>>>;
+
+impl SandboxConfig {
+    /// The limits of a step.
+    pub(crate) fn resources_of(&self, vertex: &VertexDigest) -> crate::launch::Resources {
+        let own = self.step_resources.get().and_then(|limits| limits.get(vertex));
+        own.unwrap_or(&self.resources).clone()
+    }
 }

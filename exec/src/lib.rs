@@ -16,7 +16,7 @@ mod ops;
 mod run;
 mod source;
 
-pub use config::{ExecConfig, SandboxConfig, SecretSource, SshSource};
+pub use config::{ExecConfig, SandboxConfig, SecretSource, SshSource, StepResources};
 pub use executor::LocalExecutor;
 pub use run::{UserNetwork, UserNetworkTool};
 pub use source::SourceError;

@@ -127,7 +127,7 @@ pub(crate) fn run(
         user_namespace: emulation.user_namespace,
         shm_size: mounts::shm_size(op),
         devices: Vec::new(),
-        resources: shared.config.sandbox.resources.clone(),
+        resources: shared.config.sandbox.resources_of(&step.vertex.digest),
         oom_score_adj: None,
         emulators: emulation.emulators,
     };

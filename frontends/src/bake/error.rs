@@ -94,6 +94,8 @@ pub enum BakeError {
     UnknownTarget {
         /// The name.
         name: String,
+        /// The target or group that names it; none for the command line.
+        needed_by: Option<String>,
         /// Where it is named, and names that exist.
         hint: String,
     },
@@ -140,6 +142,14 @@ pub enum BakeError {
         attribute: &'static str,
         /// What is wrong with its value.
         reason: String,
+    },
+    /// An error, and the place of the definition that it is about.
+    #[error("{}", SourceError { location: Some((**location).clone()), message: error.to_string() })]
+    Placed {
+        /// Where.
+        location: Box<SourceLocation>,
+        /// What.
+        error: Box<BakeError>,
     },
     /// The stack for evaluating could not be had.
     #[error("cannot start evaluating: {0}")]

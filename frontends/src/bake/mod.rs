@@ -45,6 +45,7 @@ mod options;
 mod overrides;
 mod paths;
 mod pem;
+mod places;
 mod plan;
 mod print;
 mod program;
@@ -78,6 +79,7 @@ use self::files::{Reading, complain};
 use self::functions::Environment;
 use self::plan::Surroundings;
 use self::program::{Config, Inputs, Program};
+use self::source::Sources;
 
 /// What a definition comes to for the targets that were asked for.
 #[derive(Clone, Debug)]
@@ -162,6 +164,7 @@ struct Parsed {
     config: Config,
     variables: Vec<Variable>,
     remote: Option<RemoteInput>,
+    sources: Sources,
 }
 
 fn parse(options: &BakeOptions, host: &dyn Host, fetcher: &dyn Fetcher) -> Result<Parsed, BakeError> {
@@ -210,6 +213,7 @@ fn parse(options: &BakeOptions, host: &dyn Host, fetcher: &dyn Fetcher) -> Resul
         config,
         variables,
         remote: files.remote,
+        sources: files.sources,
     })
 }
 
@@ -220,7 +224,9 @@ fn load_here(options: &BakeOptions, host: &dyn Host, fetcher: &dyn Fetcher) -> R
     let parsed = parse(options, host, fetcher)?;
     let sees_environment = options.sees_environment();
     let lookup = |name: &str| options.environment.get(name).filter(|_| sees_environment).cloned();
-    let mut resolved = resolve::resolve(&parsed.config, &positional.targets, &overrides.settings, &lookup)?;
+    let place = |error: BakeError| places::place(error, &parsed.config, &parsed.sources, &overrides.settings);
+    let mut resolved =
+        resolve::resolve(&parsed.config, &positional.targets, &overrides.settings, &lookup).map_err(place)?;
     grants.add(resolved.grants);
     let surroundings = Surroundings {
         options,
@@ -239,7 +245,7 @@ fn load_here(options: &BakeOptions, host: &dyn Host, fetcher: &dyn Fetcher) -> R
             }];
         }
         add_source_date(target, &options.environment);
-        builds.push(surroundings.plan(target)?);
+        builds.push(surroundings.plan(target).map_err(place)?);
     }
     Ok(Bake {
         groups: resolved.groups,

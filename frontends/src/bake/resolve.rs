@@ -232,6 +232,7 @@ impl Resolver<'_> {
             let by = needed_by.map_or_else(String::new, |by| format!(", which {by:?} names"));
             return Err(BakeError::UnknownTarget {
                 name: String::from(name),
+                needed_by: needed_by.map(String::from),
                 hint: format!("{by}{near}"),
             });
         };

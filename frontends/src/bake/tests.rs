@@ -304,3 +304,39 @@ fn listings_leave_out_what_starts_with_an_underscore() {
         "[\n  {\n    \"name\": \"TAG\",\n    \"description\": \"the tag\",\n    \"value\": \"v1\"\n  }\n]\n"
     );
 }
+
+#[test]
+fn what_is_found_out_late_has_its_place_too() {
+    for (definition, want) in [
+        (
+            "target \"a\" { inherits = [\"bse\"] }\ntarget \"base\" {}",
+            "docker-bake.hcl:1:26: failed to find target \"bse\"",
+        ),
+        (
+            "group \"a\" { targets = [\"x\", \"bse\"] }\ntarget \"x\" {}",
+            "docker-bake.hcl:1:29: failed to find target",
+        ),
+        (
+            "target \"a\" {\n contexts = { c = \"target:bse\" }\n}",
+            "docker-bake.hcl:2:19: failed to find target",
+        ),
+        // The one it is inherited from says it.
+        (
+            "target \"b\" {\n ulimits = [\"x\"]\n}\ntarget \"a\" { inherits = [\"b\"] }",
+            "docker-bake.hcl:2:12: target \"a\", ulimits",
+        ),
+        ("target \"a\" {\n shm-size = \"lots\"\n}", "2 |  shm-size = \"lots\""),
+    ] {
+        let said = message(definition, &["a"]);
+        assert!(said.contains(want), "{definition}\n{said}");
+    }
+    // What comes from the command line has no place in the file.
+    let set = BakeOptions {
+        overrides: vec!["a.ulimits=x".into()],
+        ..options(&["a"])
+    };
+    let said = bake("target \"a\" { ulimits = [] }", &set)
+        .expect_err("no ulimit")
+        .to_string();
+    assert!(said.starts_with("target \"a\", ulimits"), "{said}");
+}

@@ -308,6 +308,11 @@ impl Program<'_> {
                 .map(|(label, _)| label.clone())
                 .unwrap_or_else(|| Rc::from(""));
             for instance in state.instances {
+                let found = attributes(state.kind).iter().filter_map(|name| {
+                    let attribute = state.block.body.attribute(name)?;
+                    Some((*name, attribute.expression.clone()))
+                });
+                config.places.add(state.kind, &instance.name, state.block.span, found);
                 if state.kind == "target" {
                     let at = *renamed_at.entry(label.clone()).or_insert_with(|| {
                         renamed.push((label.clone(), Vec::new()));

@@ -23,6 +23,7 @@ use super::hcl::eval::{Evaluator, UserFunction};
 use super::hcl::scope::Scope;
 use super::hcl::walk::collect;
 use super::model::{Group, Target};
+use super::places::Places;
 use super::source::{Diagnostic, Diagnostics, Sources, Span};
 use super::value::Value;
 use blocks::BlockState;
@@ -35,6 +36,8 @@ use definitions::{Definitions, FunctionDefinition};
 pub(crate) struct Config {
     pub(crate) groups: Vec<Group>,
     pub(crate) targets: Vec<Target>,
+    /// Where they are defined.
+    pub(crate) places: Places,
 }
 
 /// A variable of the definition, as a listing shows it.
