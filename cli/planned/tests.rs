@@ -271,28 +271,6 @@ fn every_flag_of_docker_build_comes_to_something() {
 }
 
 #[test]
-fn no_flag_is_left_out_of_the_table() {
-    use clap::CommandFactory as _;
-    let command = Cli::command();
-    let build = command.find_subcommand("build").expect("build");
-    let known: Vec<&str> = flags().iter().map(|(flag, ..)| flag.trim_start_matches("--")).collect();
-    // What docker has not.
-    let own = [
-        "jobs",
-        "keep-going",
-        "print",
-        "cache-sign",
-        "keep-failed",
-        "shell-on-failure",
-    ];
-    let given = build.get_arguments().filter_map(|argument| argument.get_long());
-    let missing: Vec<&str> = given
-        .filter(|name| !known.contains(name) && !own.contains(name))
-        .collect();
-    assert_eq!(missing, Vec::<&str>::new(), "flags without a row");
-}
-
-#[test]
 fn limits_that_make_no_sense_are_refused() {
     let folder = tempfile::tempdir().expect("tempdir");
     std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\n").expect("write");
