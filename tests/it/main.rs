@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod bake;
 mod cli_surface;
 mod crash;
 mod env;
@@ -16,4 +17,5 @@ mod scheduling;
 mod ssh;
 mod steps;
 mod store_commands;
+mod terminal;
 mod why;
