@@ -316,10 +316,11 @@ fn definitions_from_elsewhere_as_root() {
     git(&["add", "."]);
     git(&["commit", "-q", "-m", "x"]);
     let port = free_port();
-    let mut daemon = env.command("git");
+    // Not `git daemon`, whose server would outlive it.
+    let folder = env.tool("git", &["--exec-path"]).ok().stdout;
+    let mut daemon = env.command(std::path::Path::new(folder.trim()).join("git-daemon"));
     let base = format!("--base-path={}", env.at("app"));
     daemon.args([
-        "daemon",
         "--export-all",
         "--listen=127.0.0.1",
         &format!("--port={port}"),

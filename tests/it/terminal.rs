@@ -84,13 +84,16 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let mut command = Command::new("tmux");
-        command
-            .args(["-S", &self.socket, "kill-server"])
-            .output()
-            .map(drop)
-            .unwrap_or_default();
+        let server = self.tmux(&["display-message", "-p", "#{pid}"]);
+        self.tmux(&["kill-server"]);
+        // It says goodbye first.
+        let process = std::path::Path::new("/proc").join(server.trim());
+        for _ in 0..250 {
+            if !process.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
