@@ -54,6 +54,27 @@ pub(crate) struct Global {
     /// The folder of docker's settings, when docker called and was told one.
     #[arg(skip)]
     pub(crate) docker_config: Option<PathBuf>,
+    /// How steps get at large files of the trees below them [default: the best that the kernel can]
+    #[arg(long, global = true, env = "CBS_LOWER_MODE", value_name = "MODE", hide = true)]
+    pub(crate) lower_mode: Option<LowerModeArg>,
+}
+
+/// `--lower-mode`, for machines whose kernel is better not asked, and for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LowerModeArg {
+    /// The kernel reads them from the store by itself (Linux 6.5)
+    DataOnly,
+    /// Through FUSE, as all kernels can
+    Plain,
+}
+
+impl From<LowerModeArg> for cbs_fuse::LowerMode {
+    fn from(arg: LowerModeArg) -> Self {
+        match arg {
+            LowerModeArg::DataOnly => Self::DataOnly,
+            LowerModeArg::Plain => Self::Plain,
+        }
+    }
 }
 
 impl Global {
@@ -176,4 +197,7 @@ pub(crate) enum StoreCommand {
 pub(crate) struct MountArgs {
     /// Where; it is created when absent
     pub(crate) dir: PathBuf,
+    /// Wait for the end of standard input, then take off what is left there
+    #[arg(long, hide = true)]
+    pub(crate) guard: bool,
 }

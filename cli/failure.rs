@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use cbs_image::ImageError;
 use cbs_image::registry::RegistryError;
 use cbs_solver::{Location, SolveError, StepFailure};
+use cbs_store::StoreError;
 
 /// The flags make no sense; exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,14 @@ fn help_for(error: &(dyn Error + 'static)) -> Option<String> {
             .is_some_and(|err| err.kind() == std::io::ErrorKind::StorageFull);
         // What the database of the store says is not an error of the operating system.
         if is_full || cause.to_string().contains("No space left") {
-            return Some("free space with `cbs gc`, or have the store elsewhere with --store".to_owned());
+            let help = "make room on that disk: `cbs gc` frees what the store holds, --store DIR has it elsewhere";
+            return Some(help.to_owned());
+        }
+        if let Some(help) = cause.downcast_ref::<std::io::Error>().and_then(of_system) {
+            return Some(help.to_owned());
+        }
+        if let Some(help) = cause.downcast_ref::<StoreError>().and_then(of_store) {
+            return Some(help.to_owned());
         }
         if let Some(registry) = cause.downcast_ref::<RegistryError>() {
             return registry.help();
@@ -89,6 +97,29 @@ fn help_for(error: &(dyn Error + 'static)) -> Option<String> {
         next = cause.source();
     }
     None
+}
+
+/// What can be done about limits of the machine.
+fn of_system(error: &std::io::Error) -> Option<&'static str> {
+    let errno = rustix::io::Errno::from_io_error(error)?;
+    match errno {
+        rustix::io::Errno::MFILE => Some("raise the limit on open files, such as with `ulimit -n 4096`"),
+        rustix::io::Errno::NFILE => Some("the machine has too many files open; raise fs.file-max"),
+        rustix::io::Errno::ROFS => Some("this needs a place that can be written; --store DIR has the store elsewhere"),
+        _ => None,
+    }
+}
+
+/// What can be done about a store that does not open.
+fn of_store(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::NewerFormat { .. } => {
+            Some("use the newer cbs, or another store with --store DIR; nothing was changed")
+        }
+        StoreError::NotAStore { .. } => Some("name an empty or new folder with --store DIR; nothing was changed"),
+        StoreError::Empty { .. } => Some("the first build fills it"),
+        _ => None,
+    }
 }
 
 /// An error and its causes on one line; a cause whose text its parent already shows is left out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Context as _;
-use cbs_fuse::Privilege;
+use cbs_fuse::{LowerMode, Privilege};
 use cbs_image::auth::DockerConfig;
 use cbs_image::registry::{Registry, RegistryConfig};
 use cbs_image::source::{ImageSource, Network};
@@ -48,6 +48,8 @@ pub(crate) struct Session {
     pub(crate) progress: ProgressMode,
     /// What was set for builds.
     pub(crate) settings: BuildConfig,
+    /// How trees lie below steps, when it is not left to the kernel.
+    pub(crate) lower_mode: Option<LowerMode>,
     /// The exit code of the signal that came; zero for none.
     signal: Arc<AtomicU8>,
 }
@@ -96,6 +98,7 @@ impl SolveSettings {
 impl Session {
     /// Opens the store and starts threads.
     pub(crate) fn start(global: &Global, progress: Option<ProgressMode>, network: Network) -> anyhow::Result<Self> {
+        check_descriptors()?;
         let store = open_store(global, Access::ReadWrite)?;
         let lease = Arc::new(store.lease().context("cannot work in the store")?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -123,6 +126,7 @@ impl Session {
             store,
             progress,
             settings,
+            lower_mode: global.lower_mode.map(Into::into),
             signal,
         })
     }
@@ -149,6 +153,18 @@ impl Session {
             0 => Ok(()),
             code => Err(Interrupted { code }),
         }
+    }
+}
+
+/// Refuses a limit on open files below which not even the parts start; they are not all able to say so.
+fn check_descriptors() -> anyhow::Result<()> {
+    const NEEDED: u64 = 64;
+    match rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        Some(limit) if limit < NEEDED => {
+            let error = std::io::Error::from(rustix::io::Errno::MFILE);
+            Err(error).with_context(|| format!("only {limit} files may be open here; {NEEDED} are needed at least"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -96,7 +96,7 @@ impl Sources {
             ssh: self.ssh.clone(),
             sandbox,
             privilege: Privilege::detect(),
-            lower_mode: session.settings.lower_mode.forced(),
+            lower_mode: session.lower_mode.or(session.settings.lower_mode.forced()),
         }
     }
 }

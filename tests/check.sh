@@ -8,7 +8,7 @@ say() { printf '\n== %s\n' "$*"; }
 say 'Debian packages'
 missing=
 for package in busybox-static docker-registry skopeo umoci runc crun zstd xz-utils bzip2 openssh-client git python3 \
-    libcap2-bin attr passt slirp4netns gcc libc6-dev procps util-linux mmdebstrap tmux; do
+    libcap2-bin attr passt slirp4netns gcc libc6-dev procps util-linux mount e2fsprogs mmdebstrap tmux; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
@@ -30,5 +30,10 @@ say 'cargo clippy'
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 say 'cargo test'
 cargo test --workspace --quiet
+# What runs containers, as on a kernel without data-only layers.
+say 'cargo test, all through FUSE'
+CBS_LOWER_MODE=plain cargo test --quiet -p cbs-exec --test executor
+CBS_LOWER_MODE=plain cargo test --quiet -p cbs --test it -- \
+    road:: lifecycle:: mounts:: steps:: store_commands:: leftovers:: a_step_that_fails kill_9_during_a_pull
 say 'conformance'
 sh tests/conformance/run.sh

@@ -98,6 +98,9 @@ pub(crate) fn run(global: &Global, args: &GcArgs) -> anyhow::Result<ExitCode> {
         vec![args.rule()?]
     };
     let store = open_store(global, Access::ReadWrite)?;
+    // What is left of killed builds goes as well, in the store and out of it.
+    let facts = cbs_exec::launch::probe::Facts::probe();
+    let is_swept = facts.sweep_groups();
     let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
     let mut documents = Vec::new();
     for rule in &rules {
@@ -119,6 +122,10 @@ pub(crate) fn run(global: &Global, args: &GcArgs) -> anyhow::Result<ExitCode> {
             _ => Value::from(documents),
         };
         print(&format!("{value}\n"))?;
+    }
+    if !is_swept {
+        // What was dying when this began.
+        facts.sweep_groups();
     }
     Ok(ExitCode::SUCCESS)
 }

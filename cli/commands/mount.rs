@@ -1,11 +1,14 @@
 //! `cbs mount`: every tree of the store as files, until Ctrl-C or an unmount.
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use cbs_fuse::{BrowseConfig, BrowseMount, BrowseRoots};
 use cbs_store::{Access, Store, StoreError, TreeDigest};
+use rustix::io::Errno;
 
 use super::open_store;
 use crate::args::{Global, MountArgs};
@@ -34,6 +37,9 @@ impl BrowseRoots for Roots {
 }
 
 pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode> {
+    if args.guard {
+        return guard(&args.dir);
+    }
     let store = open_store(global, Access::ReadOnly)?;
     let dir = args.dir.display();
     std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make `{dir}`"))?;
@@ -49,6 +55,7 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mount = Arc::new(BrowseMount::mount(config)?);
+    let guarded = start_guard(mount.mountpoint());
     eprintln!("mounted at {dir}; Ctrl-C unmounts");
     let waiting = Arc::clone(&mount);
     let (sender, ended) = tokio::sync::oneshot::channel();
@@ -70,6 +77,32 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
     })?;
     if rustix::mount::unmount(mount.mountpoint(), rustix::mount::UnmountFlags::DETACH).is_err() {
         // Somebody unmounted it already; that is what was wanted.
+    }
+    if let Ok(mut child) = guarded {
+        drop(child.stdin.take());
+        // It has nothing more to do, and nothing to say.
+        child.wait().map(drop).unwrap_or_default();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the process that takes the mount off when this one is killed. Without it everything works but that.
+fn start_guard(at: &Path) -> std::io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    // Of a group of its own: what ends the one by the terminal shall not end the other.
+    command.args(["mount", "--guard"]).arg(at).process_group(0);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Standard input ends with the process that mounted; whatever it was, nobody serves what is then still mounted.
+fn guard(at: &Path) -> anyhow::Result<ExitCode> {
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).context("cannot wait")?;
+    if matches!(rustix::fs::statfs(at), Err(Errno::NOTCONN | Errno::CONNABORTED)) {
+        rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH).context("cannot take a dead mount off")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -29,6 +29,9 @@ pub(crate) struct Shared {
     // Before the configuration, whose lease removes the folder it is mounted in.
     mount: Mutex<Option<Arc<RunMount>>>,
     launcher: OnceLock<Launcher>,
+    facts: probe::Facts,
+    /// What a killed process had limits for was still dying when this one began.
+    sweeps_again: bool,
     http: OnceLock<reqwest::Client>,
     pub(crate) networks: run::Networks,
     pub(crate) agents: run::Agents,
@@ -39,11 +42,15 @@ pub(crate) struct Shared {
 }
 
 impl LocalExecutor {
-    /// Takes the services; nothing is mounted or started yet.
+    /// Takes the services; nothing is mounted or started yet. Cgroups that killed processes left are removed.
     pub fn new(config: ExecConfig) -> Self {
+        let facts = probe::Facts::probe();
+        let sweeps_again = !facts.sweep_groups();
         Self(Arc::new(Shared {
             mount: Mutex::new(None),
             launcher: OnceLock::new(),
+            facts,
+            sweeps_again,
             http: OnceLock::new(),
             networks: run::Networks::default(),
             agents: run::Agents::default(),
@@ -58,6 +65,15 @@ impl LocalExecutor {
 impl std::fmt::Debug for LocalExecutor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LocalExecutor").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.sweeps_again {
+            // What stays now is the next command's.
+            self.facts.sweep_groups();
+        }
     }
 }
 
@@ -121,7 +137,7 @@ impl Shared {
     }
 
     pub(crate) fn launcher(&self) -> &Launcher {
-        self.launcher.get_or_init(|| Launcher::new(probe::Facts::probe()))
+        self.launcher.get_or_init(|| Launcher::new(self.facts.clone()))
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {

@@ -79,6 +79,28 @@ pub enum StoreError {
         /// What this program knows.
         known: u32,
     },
+    /// The folder was made and nothing else: its maker was stopped, or has only just begun.
+    #[error("store `{}` holds nothing yet", path.display())]
+    Empty {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// There is a database, but none of ours.
+    #[error("`{}` is not the database of a store", path.display())]
+    NotAStore {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The index has a log that can only be read where the folder can be written.
+    #[error(
+        "store `{}` cannot be read where nothing can be written: its log was not merged; run `cbs gc --dry-run` on it \
+         where it can be written, then this works",
+        path.display()
+    )]
+    NeedsWriting {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// Something was to be written to a store opened for reading.
     #[error("store `{}` is open for reading only", path.display())]
     ReadOnly {
@@ -101,7 +123,15 @@ impl StoreError {
     pub fn index(action: &'static str) -> impl FnOnce(rusqlite::Error) -> Self {
         move |source| match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full { action, source },
+            // Making the shared-memory file larger fails for nothing else.
+            _ if is_shm_size(&source) => Self::Full { action, source },
             _ => Self::Index { action, source },
         }
     }
+}
+
+fn is_shm_size(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|err| err.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }

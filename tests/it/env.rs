@@ -151,6 +151,18 @@ impl TestEnv {
         fs::write(path, text).expect("write");
     }
 
+    /// Makes a root file system of busybox and a few links to it.
+    pub(crate) fn busybox(&self, name: &str) {
+        let bin = self.path(name).join("bin");
+        fs::create_dir_all(&bin).expect("mkdir");
+        fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static must be installed");
+        let applets =
+            "sh cat cp mv rm ln ls mkdir head tail seq chmod chown sleep echo stat find touch dd wc sort cut true";
+        for applet in applets.split(' ') {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("link");
+        }
+    }
+
     /// The command, sealed: nothing of the environment but a PATH, its own HOME and store.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
@@ -161,6 +173,10 @@ impl TestEnv {
             .env("CBS_STORE", self.path("store"))
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
+        // So that all tests can be run in a mode that this machine's kernel would not choose.
+        if let Some(mode) = std::env::var_os("CBS_LOWER_MODE") {
+            command.env("CBS_LOWER_MODE", mode);
+        }
         command
     }
 
@@ -188,6 +204,13 @@ impl TestEnv {
         let here = self.at("");
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(&here), "left mounted:\n{mounts}");
+        self.nothing_left_but_the_store_disk();
+    }
+
+    /// As [`TestEnv::nothing_left`] for a world with disks of its own.
+    #[track_caller]
+    pub(crate) fn nothing_left_but_the_store_disk(&self) {
+        let here = self.at("");
         for process in fs::read_dir("/proc").expect("proc").flatten() {
             let Ok(line) = fs::read(process.path().join("cmdline")) else {
                 continue;

@@ -106,7 +106,7 @@ impl Cgroups {
         }
     }
 
-    /// Once per process: lets version 2 hand its controllers down, and removes what killed processes left.
+    /// Once per process: lets version 2 hand its controllers down.
     fn prepare(&self) {
         if let CgroupBase::Unified(base) = &self.base {
             // Without them the settings fail one by one, and each failure is reported there.
@@ -117,22 +117,27 @@ impl Cgroups {
                 }
             }
         }
-        for base in self.directories() {
+    }
+}
+
+impl CgroupBase {
+    /// Removes the groups of processes that are no more; false when some would not go, since what is in them is only
+    /// just dying.
+    pub(super) fn sweep(&self) -> bool {
+        let directories = match self {
+            Self::None => Vec::new(),
+            Self::Unified(base) => vec![base.as_path()],
+            Self::Legacy(bases) => bases.iter().map(|(_, base)| base.as_path()).collect(),
+        };
+        let mut all_gone = true;
+        for base in directories {
             for entry in fs::read_dir(base).into_iter().flatten().flatten() {
                 if entry.file_name().to_str().is_some_and(is_abandoned) {
-                    // A group that still has processes refuses, and is left to a later sweep.
-                    let _removed = fs::remove_dir(entry.path());
+                    all_gone &= fs::remove_dir(entry.path()).is_ok();
                 }
             }
         }
-    }
-
-    fn directories(&self) -> Vec<&Path> {
-        match &self.base {
-            CgroupBase::None => Vec::new(),
-            CgroupBase::Unified(base) => vec![base],
-            CgroupBase::Legacy(bases) => bases.iter().map(|(_, base)| base.as_path()).collect(),
-        }
+        all_gone
     }
 }
 

@@ -104,6 +104,11 @@ impl Facts {
         }
     }
 
+    /// Removes the cgroups that killed processes left; false when some were still in use and want another sweep.
+    pub fn sweep_groups(&self) -> bool {
+        self.base.sweep()
+    }
+
     pub(super) fn cgroup_base(&self) -> CgroupBase {
         self.base.clone()
     }

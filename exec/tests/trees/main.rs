@@ -245,7 +245,13 @@ fn a_part_of_another_tree_can_be_mounted_needs_root() {
 
 #[test]
 fn many_steps_at_once_needs_root() {
-    let Some(world) = World::new(LowerMode::DataOnly) else {
+    for mode in MODES {
+        many_steps_at_once(mode);
+    }
+}
+
+fn many_steps_at_once(mode: LowerMode) {
+    let Some(world) = World::new(mode) else {
         return;
     };
     let Some(base) = world.base() else { return };

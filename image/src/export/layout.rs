@@ -7,7 +7,7 @@ use std::path::Path;
 use cbs_store::Store;
 
 use super::archive::{IMAGE_NAME, LAYOUT, REF_NAME, blob_path, copy_blob, documents, named_descriptors};
-use super::destination::{Destination, write_to};
+use super::destination::{Destination, remove_dead_in, write_to};
 use super::{AssembledBlob, AssembledImage};
 use crate::error::ImageError;
 use crate::manifest::{Annotations, Descriptor, Index, MediaTypes, to_json};
@@ -21,6 +21,7 @@ use crate::manifest::{Annotations, Descriptor, Index, MediaTypes, to_json};
 pub fn write_layout(store: &Store, image: &AssembledImage, folder: &Path) -> Result<(), ImageError> {
     let blobs = folder.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).map_err(ImageError::io("create", &blobs))?;
+    remove_dead_in(&blobs);
     for blob in image.blobs() {
         write_blob(store, blob, folder)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! Safe against whatever the folder holds: every step opens one name below a folder that is open already and follows no
 //! link, so that nothing outside can be reached. A symbolic link where the image has a folder is replaced. Files appear
-//! by rename.
+//! by rename, from a folder beside them that `staging.rs` makes and removes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Ti
 use rustix::io::Errno;
 
 use super::rootfs::{RootfsOptions, combine, open_file};
+use super::staging::{Staging, is_staging};
 use crate::error::ImageError;
 
 /// What happens to things in the folder that the image does not have.
@@ -62,6 +63,8 @@ pub fn write_local(
     make_folder(dest)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(dest, flags, Mode::empty()).map_err(|err| ImageError::io("open", dest)(err.into()))?;
+    let directory = store.need_directory(&tree)?;
+    let staging = Staging::make(root.as_fd(), &directory);
     let mut writer = Writer {
         store,
         options,
@@ -69,9 +72,8 @@ pub fn write_local(
         cancelled,
         root: root.as_fd(),
         links: HashMap::new(),
-        temp: 0,
+        staging: staging.map_err(|err| ImageError::io("write to", dest)(err.into()))?,
     };
-    let directory = store.need_directory(&tree)?;
     writer.fill(root.as_fd(), &directory, &mut PathBuf::new())
 }
 
@@ -92,7 +94,7 @@ struct Writer<'a> {
     root: BorrowedFd<'a>,
     /// Where the first member of a hard link group is.
     links: HashMap<u64, PathBuf>,
-    temp: u64,
+    staging: Staging<'a>,
 }
 
 impl Writer<'_> {
@@ -156,18 +158,25 @@ impl Writer<'_> {
 
     /// Anything that is no folder: written under a temporary name, then renamed.
     fn leaf(&mut self, parent: BorrowedFd<'_>, entry: &Entry, path: &Path) -> Result<(), ImageError> {
-        let temp = self.temp_name();
+        let temp = self.staging.next_name();
         let temp = temp.as_bytes();
-        let made = self.make(parent, temp, entry, path);
-        let placed = made.and_then(|()| self.place(parent, temp, &entry.name, path));
-        if placed.is_err() {
-            // The first error is the one that counts.
-            let _ = rustix::fs::unlinkat(parent, temp, AtFlags::empty());
+        self.make(temp, entry, path)?;
+        match self.place(self.staging.folder().as_fd(), parent, temp, &entry.name, path) {
+            // What is mounted there wants its files made in it.
+            Err(ImageError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
+                self.remove(parent, &entry.name, path)?;
+                self.make_in(parent, &entry.name, entry, path)
+            }
+            placed => placed,
         }
-        placed
     }
 
-    fn make(&mut self, parent: BorrowedFd<'_>, temp: &[u8], entry: &Entry, path: &Path) -> Result<(), ImageError> {
+    fn make(&mut self, temp: &[u8], entry: &Entry, path: &Path) -> Result<(), ImageError> {
+        let folder = self.staging.folder();
+        self.make_in(folder.as_fd(), temp, entry, path)
+    }
+
+    fn make_in(&mut self, parent: BorrowedFd<'_>, temp: &[u8], entry: &Entry, path: &Path) -> Result<(), ImageError> {
         let meta = &entry.meta;
         match &entry.node {
             Node::File { link, .. } => {
@@ -243,18 +252,25 @@ impl Writer<'_> {
         rustix::fs::linkat(above, name, parent, temp, AtFlags::empty()).map_err(self.shape("link", path))
     }
 
-    fn place(&self, parent: BorrowedFd<'_>, temp: &[u8], name: &[u8], path: &Path) -> Result<(), ImageError> {
-        match rustix::fs::renameat(parent, temp, parent, name) {
+    fn place(
+        &self,
+        folder: BorrowedFd<'_>,
+        parent: BorrowedFd<'_>,
+        temp: &[u8],
+        name: &[u8],
+        path: &Path,
+    ) -> Result<(), ImageError> {
+        match rustix::fs::renameat(folder, temp, parent, name) {
             Ok(()) => {
                 // Renaming one name of a file onto another of the same file does nothing, and leaves both.
-                match rustix::fs::unlinkat(parent, temp, AtFlags::empty()) {
+                match rustix::fs::unlinkat(folder, temp, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => Ok(()),
                     Err(err) => Err(self.shape("replace", path)(err)),
                 }
             }
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
                 self.remove(parent, name, path)?;
-                rustix::fs::renameat(parent, temp, parent, name).map_err(self.shape("replace", path))
+                rustix::fs::renameat(folder, temp, parent, name).map_err(self.shape("replace", path))
             }
             Err(err) => Err(self.shape("write", path)(err)),
         }
@@ -304,7 +320,8 @@ impl Writer<'_> {
 
     fn remove_others(&self, folder: BorrowedFd<'_>, keep: &Directory, path: &Path) -> Result<(), ImageError> {
         for name in self.names(folder, path)? {
-            if keep.get(&name).is_none() {
+            let at_work = path.as_os_str().is_empty() && is_staging(&name);
+            if keep.get(&name).is_none() && !at_work {
                 self.remove(folder, &name, &path.join(std::ffi::OsStr::from_bytes(&name)))?;
             }
         }
@@ -336,11 +353,6 @@ impl Writer<'_> {
             }
         }
         Ok(names)
-    }
-
-    fn temp_name(&mut self) -> String {
-        self.temp += 1;
-        format!(".cbs-{}-{}.tmp", std::process::id(), self.temp)
     }
 
     fn shape(&self, action: &'static str, path: &Path) -> impl FnOnce(Errno) -> ImageError + use<> {

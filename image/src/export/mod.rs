@@ -16,6 +16,7 @@ mod layout;
 mod local;
 mod push;
 mod rootfs;
+mod staging;
 
 use cbs_store::{Lease, OciBlob, Sha256Digest, Snapshot, Store};
 

@@ -73,8 +73,29 @@ fn files_modes_times_links() {
     assert!(
         !names
             .map(|name| name.expect("name").file_name())
-            .any(|name| name.to_string_lossy().contains("tmp"))
+            .any(|name| name.to_string_lossy().contains(".cbs"))
     );
+}
+
+#[test]
+fn what_a_killed_export_left_goes_and_one_at_work_is_left_alone() {
+    let world = World::new();
+    let dest = world.path("out");
+    let tree = world.tree(None, "f small 600 text");
+    std::fs::create_dir_all(dest.join(".cbs-export-0")).expect("a dead one");
+    std::fs::write(dest.join(".cbs-export-0/1"), "half").expect("write");
+    std::fs::create_dir(dest.join(".cbs-export-3")).expect("a living one");
+    let living = std::fs::File::open(dest.join(".cbs-export-3")).expect("open");
+    living.lock().expect("lock");
+    let mut options = options(&[("linux/amd64", tree)]);
+    for mode in [LocalMode::Copy, LocalMode::Delete] {
+        options.mode = mode;
+        export(&world, &options, &dest).expect("export");
+        let entries = std::fs::read_dir(&dest).expect("list");
+        let mut names: Vec<_> = entries.map(|entry| entry.expect("entry").file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".cbs-export-3", "small"], "{mode:?}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::Store;
 use super::blobs::hash_reader;
+use super::moved::Moved;
 use crate::{BlobDigest, BlobStore, INLINE_LIMIT, StoreError};
 
 impl Store {
@@ -33,8 +34,7 @@ impl Store {
         let mut moved = false;
         let result = inner.put_large(digest, size, || {
             make_canonical(&file).map_err(StoreError::io("protect", path))?;
-            inner.move_in(CWD, path, &digest)?;
-            moved = true;
+            moved = inner.move_blob(CWD, path, &digest, size)? == Moved::In;
             Ok(())
         });
         match result {
@@ -70,8 +70,9 @@ impl Store {
                 let (digest, size) = hash_reader(temp.file()).map_err(StoreError::io("read", temp.path()))?;
                 make_canonical(temp.file()).map_err(StoreError::io("protect", temp.path()))?;
                 inner.put_large(digest, size, || {
-                    inner.move_in(CWD, temp.path(), &digest)?;
-                    temp.keep();
+                    if inner.move_blob(CWD, temp.path(), &digest, size)? == Moved::In {
+                        temp.keep();
+                    }
                     Ok(())
                 })?;
                 return Ok((digest, size));

@@ -5,14 +5,14 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
-use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, renameat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::adopt::make_canonical;
+use super::moved::Moved;
 use super::packs::Place;
 use super::pending::Batch;
 use super::scratch::TempFile;
@@ -299,22 +299,6 @@ impl Inner {
             batch.touched_blobs.insert(digest);
         })
     }
-
-    /// Renames a file to where its blob belongs.
-    pub(super) fn move_in(&self, folder: impl AsFd, path: &Path, digest: &BlobDigest) -> Result<(), StoreError> {
-        let target = blob_path(digest);
-        let result = match renameat(&folder, path, &self.blobs_fd, target.as_str()) {
-            Err(Errno::NOENT) => {
-                match mkdirat(&self.blobs_fd, &target[..2], Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(err) => return Err(StoreError::io("create folder", &self.blob_file(digest))(err.into())),
-                }
-                renameat(&folder, path, &self.blobs_fd, target.as_str())
-            }
-            other => other,
-        };
-        result.map_err(|err| StoreError::io("move blob in", &self.blob_file(digest))(err.into()))
-    }
 }
 
 /// A blob on its way in. Dropped unfinished, it leaves nothing.
@@ -353,8 +337,9 @@ impl BlobWriter {
         };
         make_canonical(temp.file()).map_err(StoreError::io("protect", temp.path()))?;
         inner.put_large(digest, self.size, || {
-            inner.move_in(CWD, temp.path(), &digest)?;
-            temp.keep();
+            if inner.move_blob(CWD, temp.path(), &digest, self.size)? == Moved::In {
+                temp.keep();
+            }
             Ok(())
         })?;
         Ok((digest, self.size))

@@ -52,23 +52,34 @@ impl Index {
                 if index.version(&connection)? == 0 {
                     let _init = lock.init()?;
                     if index.version(&connection)? == 0 {
-                        lay_out(&connection).map_err(StoreError::index("create tables"))?;
+                        index.check_empty(&connection)?;
+                        lay_out(&connection).map_err(index.shape("create tables"))?;
                     }
                 }
                 *index.writer.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(connection);
             }
             Access::ReadOnly => {
                 std::fs::metadata(&index.path).map_err(StoreError::io("open store", root))?;
-                let connection = match index.connect().and_then(|c| index.version(&c).map(|_| c)) {
-                    Ok(connection) => connection,
+                let open = |index: &Self| {
+                    index
+                        .connect()
+                        .and_then(|c| index.version(&c).map(|version| (c, version)))
+                };
+                let (connection, version) = match open(&index) {
+                    // What is in the log would be missed, without a word.
+                    Err(StoreError::Index { .. }) if index.wal_bytes() > 0 => {
+                        return Err(StoreError::NeedsWriting { path: root.to_owned() });
+                    }
                     Err(StoreError::Index { .. }) => {
                         index.immutable = true;
-                        let connection = index.connect()?;
-                        index.version(&connection)?;
-                        connection
+                        open(&index)?
                     }
-                    Err(err) => return Err(err),
+                    other => other?,
                 };
+                if version == 0 {
+                    index.check_empty(&connection)?;
+                    return Err(StoreError::Empty { path: root.to_owned() });
+                }
                 index.give_back(connection);
             }
         }
@@ -76,7 +87,30 @@ impl Index {
     }
 
     fn connect(&self) -> Result<Connection, StoreError> {
-        self.try_connect().map_err(StoreError::index("open database"))
+        self.try_connect().map_err(self.shape("open database"))
+    }
+
+    /// Shapes an error of SQLite, which keeps to itself why it cannot open a file: whoever tries the same is told.
+    fn shape(&self, action: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+        move |source| match source.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen) => match std::fs::File::open(&self.path) {
+                Err(err) => StoreError::io("open database", &self.path)(err),
+                Ok(_) => StoreError::index(action)(source),
+            },
+            _ => StoreError::index(action)(source),
+        }
+    }
+
+    /// Refuses a database of somebody else's.
+    fn check_empty(&self, connection: &Connection) -> Result<(), StoreError> {
+        let tables: u32 = connection
+            .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+            .map_err(self.shape("read format"))?;
+        if tables == 0 {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(StoreError::NotAStore { path })
     }
 
     fn try_connect(&self) -> rusqlite::Result<Connection> {
@@ -106,7 +140,7 @@ impl Index {
     fn version(&self, connection: &Connection) -> Result<u32, StoreError> {
         let found: u32 = connection
             .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .map_err(StoreError::index("read format"))?;
+            .map_err(self.shape("read format"))?;
         if found > FORMAT {
             return Err(StoreError::NewerFormat {
                 path: self.path.parent().unwrap_or(&self.path).to_owned(),
@@ -128,7 +162,7 @@ impl Index {
             Some(connection) => connection,
             None => self.connect()?,
         };
-        let result = query(&connection).map_err(StoreError::index(action));
+        let result = query(&connection).map_err(self.shape(action));
         self.give_back(connection);
         result
     }
@@ -182,7 +216,7 @@ impl Index {
                     wait_for_turn(tries);
                     tries = tries.saturating_add(1);
                 }
-                other => return other.map_err(StoreError::index(action)),
+                other => return other.map_err(self.shape(action)),
             }
         }
     }
@@ -302,7 +336,8 @@ fn lay_out(connection: &Connection) -> rusqlite::Result<()> {
 fn is_busy(err: &rusqlite::Error) -> bool {
     matches!(
         err.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        // The last one: too many opened it at the same moment for one of them to get through.
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed)
     )
 }
 

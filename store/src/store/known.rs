@@ -73,6 +73,11 @@ impl Known {
         state.leases = state.leases.saturating_sub(1);
     }
 
+    /// Whether a lease of this process lives.
+    pub(super) fn has_lease(&self) -> bool {
+        self.lock().leases > 0
+    }
+
     /// Makes everything be asked again.
     pub(super) fn forget(&self) {
         let mut state = self.lock();

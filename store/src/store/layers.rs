@@ -5,17 +5,30 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use rustix::fs::{CWD, Mode, OFlags, openat, renameat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use super::moved::Moved;
 use super::{Inner, Layer, OciBlob, Store};
 use crate::{Sha256Digest, StoreError, TreeDigest};
 
-fn oci_row(connection: &Connection, digest: &Sha256Digest) -> rusqlite::Result<Option<(i64, u64)>> {
+/// What the index says about an OCI blob.
+#[derive(Clone, Copy, Debug)]
+struct OciRow {
+    used: i64,
+    size: u64,
+    made: i64,
+}
+
+fn oci_row(connection: &Connection, digest: &Sha256Digest) -> rusqlite::Result<Option<OciRow>> {
     connection
-        .prepare_cached("SELECT used, size FROM oci WHERE digest = ?1")?
+        .prepare_cached("SELECT used, size, made FROM oci WHERE digest = ?1")?
         .query_row([digest.as_bytes()], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned()))
+            Ok(OciRow {
+                used: row.get(0)?,
+                size: row.get::<_, i64>(1)?.cast_unsigned(),
+                made: row.get(2)?,
+            })
         })
         .optional()
 }
@@ -90,7 +103,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Opens an OCI blob; `None` when it is not here.
+    /// Opens an OCI blob; `None` when it is not here, or not whole: it can be made or fetched again.
     ///
     /// # Errors
     /// [`StoreError`] when it cannot be looked up or opened.
@@ -98,7 +111,12 @@ impl Store {
         let inner = &self.0.inner;
         // The guard keeps gc from removing the file between look and open; an open file stays readable.
         let guard = inner.read_guard()?;
-        let Some(used) = inner.find_oci(digest)? else {
+        let pending = inner.pending().used(|batch| batch.oci.contains_key(digest));
+        let row = match pending {
+            Some(_) => None,
+            None => inner.index.read("look up layer blob", |c| oci_row(c, digest))?,
+        };
+        let Some(used) = pending.or(row.map(|row| row.used)) else {
             return Ok(None);
         };
         let path = inner.oci_file(digest);
@@ -108,6 +126,12 @@ impl Store {
             Err(Errno::NOENT) => return Ok(None),
             Err(err) => return Err(StoreError::io("open layer", &path)(err.into())),
         };
+        if let Some(row) = row {
+            let size = file.metadata().map_err(StoreError::io("open layer", &path))?.len();
+            if size != row.size || inner.is_suspect(row.made) && !inner.oci_is_sound(digest)? {
+                return Ok(None);
+            }
+        }
         if let Some(guard) = guard
             && inner.is_stale(used)
         {
@@ -118,7 +142,7 @@ impl Store {
         Ok(Some(file))
     }
 
-    /// Renames a finished scratch file in; the caller has checked its digest.
+    /// Renames a finished scratch file in; the caller has checked its digest. A sound one that is there already stays.
     ///
     /// # Errors
     /// [`StoreError::Io`] when it cannot be moved; it is then still at `path`.
@@ -130,10 +154,10 @@ impl Store {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(0o444))
             .map_err(|err| StoreError::io("protect", path)(err.into()))?;
         let guard = inner.sweep_lock.guard()?;
-        let target = digest.to_string();
-        match renameat(CWD, path, &inner.layers_fd, target.as_str()) {
-            Ok(()) => {}
-            Err(Errno::XDEV) => {
+        match inner.move_oci(CWD, path, digest) {
+            Ok(Moved::In) => {}
+            Ok(Moved::Needless) => std::fs::remove_file(path).map_err(StoreError::io("remove", path))?,
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
                 drop(guard);
                 let temp = inner.temp_file()?;
                 io::copy(&mut &file, &mut temp.file()).map_err(StoreError::io("copy", path))?;
@@ -141,7 +165,7 @@ impl Store {
                 temp.keep();
                 return std::fs::remove_file(path).map_err(StoreError::io("remove", path));
             }
-            Err(err) => return Err(StoreError::io("move layer in", &inner.oci_file(digest))(err.into())),
+            Err(err) => return Err(err),
         }
         inner.register(guard, |batch| {
             batch.oci.insert(*digest, size);
@@ -190,7 +214,7 @@ impl Inner {
             return Ok(pending);
         }
         let row = self.index.read("look up layer blob", |c| oci_row(c, digest))?;
-        Ok(row.map(|(used, _)| used))
+        Ok(row.map(|row| row.used))
     }
 
     pub(super) fn oci_file(&self, digest: &Sha256Digest) -> std::path::PathBuf {

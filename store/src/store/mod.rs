@@ -28,6 +28,7 @@ mod known;
 mod layers;
 mod lease;
 mod locks;
+mod moved;
 mod packs;
 mod pending;
 mod realisations;

@@ -116,7 +116,8 @@ impl Packs {
                     .map_err(StoreError::io("sync pack", &self.file_path(pack)))?;
             }
         }
-        Ok(())
+        // Packs that were just made have names that must last as well.
+        rustix::fs::fsync(&self.folder).map_err(|err| StoreError::io("sync", &self.path)(err.into()))
     }
 
     /// Reads the bytes of a blob; `None` when the pack is gone, which means that the row has changed.
@@ -217,8 +218,8 @@ impl Packs {
         }
     }
 
-    /// Makes a pack; `None` when a collector took it, empty as it was, for a dead one. To wait for the collector would be
-    /// a deadlock: it waits for the rows of this very batch.
+    /// Makes a pack; `None` when there is one of its number, or when a collector took it, empty as it was, for a dead one.
+    /// To wait for the collector would be a deadlock: it waits for the rows of this very batch.
     fn new_writer(&self, index: &Index) -> Result<Option<Writer>, StoreError> {
         let pack: i64 = index.write("number a pack", |transaction, _| {
             transaction.query_row("UPDATE meta SET pack = pack + 1 RETURNING pack - 1", [], |row| {
@@ -227,8 +228,12 @@ impl Packs {
         })?;
         let path = self.file_path(pack);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = openat(&self.folder, pack.to_string(), flags, Mode::from_raw_mode(0o600))
-            .map_err(|err| StoreError::io("create pack", &path)(err.into()))?;
+        let fd = match openat(&self.folder, pack.to_string(), flags, Mode::from_raw_mode(0o600)) {
+            Ok(fd) => fd,
+            // A power loss took back the row that said the number was used, but not the file.
+            Err(Errno::EXIST) => return Ok(None),
+            Err(err) => return Err(StoreError::io("create pack", &path)(err.into())),
+        };
         let Some(mut lock) = try_lock(File::from(fd), &path)? else {
             return Ok(None);
         };

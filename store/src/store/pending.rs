@@ -55,6 +55,8 @@ pub(super) struct Batch {
     pub(super) touched_oci: HashSet<Sha256Digest>,
     pub(super) touched_directories: HashSet<TreeDigest>,
     pub(super) touched_realisations: HashSet<CacheKey>,
+    /// As those, and their content is whole again.
+    pub(super) kept_realisations: HashSet<CacheKey>,
     pub(super) complete: HashSet<TreeDigest>,
 }
 
@@ -88,6 +90,7 @@ impl Batch {
             + self.touched_oci.len()
             + self.touched_directories.len()
             + self.touched_realisations.len()
+            + self.kept_realisations.len()
             + self.complete.len()
     }
 
@@ -119,6 +122,7 @@ impl Batch {
         self.touched_oci.extend(&older.touched_oci);
         self.touched_directories.extend(&older.touched_directories);
         self.touched_realisations.extend(&older.touched_realisations);
+        self.kept_realisations.extend(&older.kept_realisations);
         self.complete.extend(&older.complete);
     }
 
@@ -192,8 +196,13 @@ impl Batch {
         for digest in &self.touched_directories {
             touch.execute(params![tick, digest.as_bytes()])?;
         }
-        let mut touch = transaction.prepare_cached("UPDATE realisations SET used = ?1, kept = 1 WHERE key = ?2")?;
+        // A realisation may be found without its content; to say that it has it would be a lie until it is made again.
+        let mut touch = transaction.prepare_cached("UPDATE realisations SET used = ?1 WHERE key = ?2")?;
         for key in &self.touched_realisations {
+            touch.execute(params![tick, key.as_bytes()])?;
+        }
+        let mut touch = transaction.prepare_cached("UPDATE realisations SET used = ?1, kept = 1 WHERE key = ?2")?;
+        for key in &self.kept_realisations {
             touch.execute(params![tick, key.as_bytes()])?;
         }
         let mut complete = transaction.prepare_cached("UPDATE directories SET complete = 1 WHERE digest = ?1")?;

@@ -6,13 +6,24 @@ use super::records::{decode_realisation, encode_realisation};
 use super::{Inner, Realisation, Store};
 use crate::{CacheKey, StoreError};
 
-/// When it was last used, and its encoding.
-type Row = (i64, Vec<u8>);
+/// A row of `realisations`.
+struct Row {
+    used: i64,
+    /// gc has not given its content up.
+    kept: bool,
+    data: Vec<u8>,
+}
 
 fn realisation_row(connection: &Connection, key: &CacheKey) -> rusqlite::Result<Option<Row>> {
     connection
-        .prepare_cached("SELECT used, data FROM realisations WHERE key = ?1")?
-        .query_row([key.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached("SELECT used, kept, data FROM realisations WHERE key = ?1")?
+        .query_row([key.as_bytes()], |row| {
+            Ok(Row {
+                used: row.get(0)?,
+                kept: row.get(1)?,
+                data: row.get(2)?,
+            })
+        })
         .optional()
 }
 
@@ -31,20 +42,39 @@ impl Store {
     /// [`StoreError`] when the index cannot be asked or the record is damaged.
     pub fn realisation(&self, key: &CacheKey) -> Result<Option<Realisation>, StoreError> {
         let inner = &self.0.inner;
-        if let Some((key, (used, data))) = inner.find_realisation(key)? {
-            if !inner.is_stale(used) || !inner.is_writable() {
-                return decode(&key, &data).map(Some);
+        if let Some((key, row)) = inner.find_realisation(key)? {
+            if !inner.is_stale(row.used) || !inner.is_writable() {
+                return decode(&key, &row.data).map(Some);
             }
+            // Content that gc gave up may have come back. Only a lease keeps it until the row says that it is kept.
+            let is_back = !row.kept && inner.known.has_lease() && self.has_all_of(&decode(&key, &row.data)?)?;
             // Under a guard it must be looked up again: gc may have been at work since.
             let guard = inner.sweep_lock.guard()?;
-            if let Some((key, (_, data))) = inner.find_realisation(&key)? {
+            if let Some((key, row)) = inner.find_realisation(&key)? {
                 inner.register(guard, |batch| {
-                    batch.touched_realisations.insert(key);
+                    if is_back {
+                        batch.kept_realisations.insert(key);
+                    } else {
+                        batch.touched_realisations.insert(key);
+                    }
                 })?;
-                return decode(&key, &data).map(Some);
+                return decode(&key, &row.data).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// Whether all that a run gave is here. If so, it is kept as if it had just been put.
+    fn has_all_of(&self, run: &Realisation) -> Result<bool, StoreError> {
+        for snapshot in run.outputs.iter().flatten() {
+            for tree in std::iter::once(&snapshot.tree).chain(snapshot.layers.iter().map(|layer| &layer.diff)) {
+                if !self.is_complete(tree)? {
+                    return Ok(false);
+                }
+            }
+        }
+        let log: Vec<_> = run.log.into_iter().collect();
+        Ok(self.missing_blobs(&log)?.is_empty())
     }
 
     /// Remembers what a key gave, and flushes what it refers to in the same transaction.

@@ -60,9 +60,19 @@ impl Inner {
         })
     }
 
+    fn has_batches(&self) -> Result<bool, StoreError> {
+        self.index.read("list batches", |connection| {
+            connection.query_row("SELECT EXISTS(SELECT 1 FROM batches)", [], |row| row.get(0))
+        })
+    }
+
     /// Checks what an earlier boot may have lost.
     pub(super) fn recover(&self) -> Result<(), StoreError> {
         if self.foreign_batches()?.is_empty() {
+            if self.is_writable() && self.has_batches()? {
+                // Of processes that ended too soon to sync: a longer one does it for all.
+                self.background.note_unsynced();
+            }
             return Ok(());
         }
         if self.access == Access::ReadOnly {

@@ -32,11 +32,13 @@ impl Inner {
         }
     }
 
-    /// Gives the space to whoever needs it now, if the disk is nearly full.
+    /// Whether the disk is nearly full.
+    pub(super) fn is_scarce(&self) -> Result<bool, StoreError> {
+        Ok(self.free_bytes()? < SCARCE)
+    }
+
+    /// Gives the space to whoever needs it now.
     pub(super) fn give_reserve_up(&self) -> Result<(), StoreError> {
-        if self.free_bytes()? >= SCARCE {
-            return Ok(());
-        }
         let path = self.reserve_path();
         match std::fs::remove_file(&path) {
             Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("free", &path)(err)),

@@ -235,19 +235,28 @@ impl Store {
         if dry_run == DryRun::No {
             inner.check_writable()?;
         }
-        inner.flush()?;
-        if dry_run == DryRun::No {
+        let mut early = GcReport::default();
+        let flushed = inner.flush();
+        if dry_run == DryRun::No && inner.is_scarce()? {
+            // What can go without a row being written goes before rows are.
             inner.give_reserve_up()?;
+            inner.remove_dead_scratch()?;
+            flushed.or_else(|_| inner.flush())?;
+            inner.remove_orphans(&mut early)?;
+        } else {
+            flushed?;
         }
         if inner.is_writable() {
             // A moment without unflushed rows: what others have just found shows in the plan.
             drop(inner.sweep_lock.sweep()?);
         }
-        let report = self.collect(policy, dry_run, filter);
+        let mut report = self.collect(policy, dry_run, filter)?;
         if dry_run == DryRun::No {
             inner.make_reserve();
         }
-        report
+        report.removed.extend(early.removed);
+        report.freed += early.freed;
+        Ok(report)
     }
 
     fn collect(&self, policy: &GcPolicy, dry_run: DryRun, filter: GcFilter<'_>) -> Result<GcReport, StoreError> {

@@ -40,7 +40,8 @@ impl Inner {
         self.index.shrink()
     }
 
-    fn remove_dead_scratch(&self) -> Result<(), StoreError> {
+    /// Removes the scratch of killed processes; writes no row.
+    pub(super) fn remove_dead_scratch(&self) -> Result<(), StoreError> {
         for (name, lock) in self.dead_scratch()? {
             // What cannot be removed (a mount that is still there) is no reason to collect nothing.
             let _ = self.remove_scratch(&name);
@@ -49,7 +50,8 @@ impl Inner {
         Ok(())
     }
 
-    fn remove_orphans(&self, report: &mut GcReport) -> Result<(), StoreError> {
+    /// Removes files that no row speaks of; writes no row, and may not be called with rows unflushed.
+    pub(super) fn remove_orphans(&self, report: &mut GcReport) -> Result<(), StoreError> {
         // Looked for beside running writers, so most of what is found may be theirs; looked at again without them.
         let orphans = self.orphans()?;
         if orphans.is_empty() {

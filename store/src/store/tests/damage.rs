@@ -232,6 +232,135 @@ fn after_a_power_loss_what_was_not_synced_is_checked_before_use() {
     assert_eq!(left, 0);
 }
 
+#[test]
+fn a_realisation_found_without_its_content_is_not_taken_for_kept() {
+    let example = example();
+    let store = &example.store;
+    store.remove_root("root").expect("remove");
+    store.gc(&GcPolicy::default(), DryRun::No).expect("gc");
+    assert!(!store.is_complete(&example.tree).expect("look"));
+    let kept = || -> bool {
+        let index = &store.0.inner.index;
+        let query = |c: &rusqlite::Connection| c.query_row("SELECT kept FROM realisations", [], |row| row.get(0));
+        index.read("look", query).expect("look")
+    };
+    // A build finds it, and is killed before it has made the content again.
+    let lease = store.lease().expect("lease");
+    assert!(store.realisation(&example.key).expect("look").is_some());
+    store.flush().expect("flush");
+    drop(lease);
+    assert!(!kept());
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+    // Another one finds it after somebody else has made the same content.
+    let small = store.put_bytes(b"small").expect("put");
+    let large = store.put_bytes(&bytes(1, 50_000)).expect("put");
+    let entries = vec![file_entry("small", small, 5), file_entry("large", large, 50_000)];
+    assert_eq!(put_dir(store, entries).digest, example.tree);
+    store.flush().expect("flush");
+    let lease = store.lease().expect("lease");
+    assert!(store.realisation(&example.key).expect("look").is_some());
+    store.flush().expect("flush");
+    assert!(kept());
+    drop(lease);
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+}
+
+#[test]
+fn a_sound_file_is_never_replaced_and_a_torn_one_is() {
+    use std::os::unix::fs::MetadataExt;
+    let (folder, store) = new_store();
+    let content = bytes(7, 50_000);
+    let digest = BlobDigest::of(&content);
+    let path = store.blobs_dir().join(blob_path(&digest));
+    let arrive = || {
+        let file = folder.path().join("arriving");
+        std::fs::write(&file, &content).expect("write");
+        assert_eq!(store.adopt_file(&file).expect("adopt").0, digest);
+        assert!(!file.exists());
+        std::fs::metadata(&path).expect("a blob file").ino()
+    };
+    let row = |sql: &str| {
+        let index = &store.0.inner.index;
+        store.flush().expect("flush");
+        index
+            .write("spoil", |transaction, _| transaction.execute_batch(sql))
+            .expect("spoil");
+        store.0.inner.known.forget();
+    };
+    let first = arrive();
+    // As when another process has moved its file in and is about to commit the row.
+    row("DELETE FROM blobs");
+    assert_eq!(
+        arrive(),
+        first,
+        "its bytes may be on disk, those of the newcomer are not"
+    );
+    row("DELETE FROM blobs");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    std::fs::write(&path, vec![0; content.len()]).expect("zeros, as after a power loss");
+    arrive();
+    assert_eq!(read(&store, &digest), Some(content.clone()));
+
+    let oci = store.put_oci_bytes(b"layer").expect("put");
+    let path = store.root().join("layers").join(oci.to_string());
+    let first = std::fs::metadata(&path).expect("a layer").ino();
+    row("DELETE FROM oci");
+    assert_eq!(store.put_oci_bytes(b"layer").expect("put"), oci);
+    assert_eq!(std::fs::metadata(&path).expect("a layer").ino(), first);
+    // One that is short is as good as gone, and made again.
+    store.flush().expect("flush");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    std::fs::write(&path, b"lay").expect("cut");
+    assert!(store.open_oci_blob(&oci).expect("look").is_none());
+    store.put_oci_bytes(b"layer").expect("put");
+    assert_eq!(std::fs::read(&path).expect("read"), b"layer");
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+}
+
+#[test]
+fn a_pack_that_its_number_does_not_tell_of_is_left_alone() {
+    let (_folder, store) = new_store();
+    // A power loss took back the row that counts the packs.
+    std::fs::write(store.root().join("packs/1"), b"").expect("write");
+    let digest = store.put_bytes(b"small").expect("put");
+    store.flush().expect("flush");
+    assert_eq!(read(&store, &digest).as_deref(), Some(&b"small"[..]));
+    assert_eq!(store.verify(Repair::No).expect("verify").problems, []);
+}
+
+#[test]
+fn databases_that_are_no_store_of_ours_are_named() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("store");
+    drop(Store::open(&path, Access::ReadWrite).expect("make"));
+    let change = |sql: &str| {
+        let connection = rusqlite::Connection::open(path.join("cbs.db")).expect("open");
+        connection.execute_batch(sql).expect("change");
+    };
+    change("PRAGMA user_version = 2");
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        match Store::open(&path, access) {
+            Err(StoreError::NewerFormat { found, .. }) => assert_eq!(found, 2),
+            other => panic!("{other:?}"),
+        }
+    }
+    change("PRAGMA user_version = 0");
+    for access in [Access::ReadWrite, Access::ReadOnly] {
+        assert!(matches!(Store::open(&path, access), Err(StoreError::NotAStore { .. })));
+    }
+    std::fs::remove_file(path.join("cbs.db")).expect("remove");
+    for extra in ["cbs.db-wal", "cbs.db-shm"] {
+        // They may be gone with the last connection.
+        std::fs::remove_file(path.join(extra)).unwrap_or_default();
+    }
+    change("");
+    assert!(matches!(
+        Store::open(&path, Access::ReadOnly),
+        Err(StoreError::Empty { .. })
+    ));
+    Store::open(&path, Access::ReadWrite).expect("an empty database is laid out");
+}
+
 /// A small file system of its own for a test; `None`, said out loud, where none can be mounted.
 struct SmallDisk(TempDir);
 
