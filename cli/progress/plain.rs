@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cbs_solver::llb::VertexDigest;
 use cbs_solver::{Event, Outcome, Status};
@@ -26,7 +26,12 @@ pub(super) struct Plain<W> {
     numbered: usize,
     /// Whose lines came last; a blank line stands between vertices.
     last: Option<VertexDigest>,
+    /// When something that is still under way was spoken of.
+    spoken: HashMap<(VertexDigest, String), SystemTime>,
 }
+
+/// How long something may be under way before its state is told (again).
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl<W: Write> Plain<W> {
     pub(super) fn new(out: W) -> Self {
@@ -35,6 +40,7 @@ impl<W: Write> Plain<W> {
             vertices: HashMap::new(),
             numbered: 0,
             last: None,
+            spoken: HashMap::new(),
         }
     }
 
@@ -58,6 +64,37 @@ impl<W: Write> Plain<W> {
         for line in lines {
             emit(&mut self.out, &format!("#{number} {line}"));
         }
+    }
+
+    /// What is done is told at once, what is under way now and then.
+    fn status(&mut self, status: Status, now: SystemTime) {
+        let key = (status.vertex, status.id);
+        let end = match status.completed {
+            Some(completed) => completed,
+            None => {
+                let last = *self.spoken.entry(key.clone()).or_insert(status.started);
+                if now.duration_since(last).unwrap_or_default() < PATIENCE {
+                    return;
+                }
+                self.spoken.insert(key.clone(), now);
+                now
+            }
+        };
+        let mut line = key.1.clone();
+        match (status.current, status.total) {
+            (0, _) => {}
+            (current, 0) => line.push_str(&format!(" {}", human_bytes(current))),
+            (current, total) => line.push_str(&format!(" {} / {}", human_bytes(current), human_bytes(total))),
+        }
+        let seconds = end.duration_since(status.started).unwrap_or_default().as_secs_f64();
+        if seconds >= 0.05 {
+            line.push_str(&format!(" {seconds:.1}s"));
+        }
+        if status.completed.is_some() {
+            line.push_str(" done");
+            self.spoken.remove(&key);
+        }
+        self.speak(key.0, &[line]);
     }
 
     fn since_start(&self, vertex: &VertexDigest, time: SystemTime) -> f64 {
@@ -98,22 +135,7 @@ impl<W: Write + Send> Renderer for Plain<W> {
                 emit(&mut self.out, "");
                 self.last = None;
             }
-            Event::Status(Status {
-                vertex,
-                id,
-                current,
-                completed: Some(completed),
-                started,
-                ..
-            }) => {
-                let seconds = completed.duration_since(started).unwrap_or_default().as_secs_f64();
-                let line = match current {
-                    0 => format!("{id} done"),
-                    _ => format!("{id} {} {seconds:.1}s done", human_bytes(current)),
-                };
-                self.speak(vertex, &[line]);
-            }
-            Event::Status(_) => {}
+            Event::Status(status) => self.status(status, SystemTime::now()),
             Event::Log {
                 vertex,
                 time,
@@ -205,5 +227,33 @@ mod tests {
         let want =
             "#1 [1/2] RUN one\n#1 0.520 hi\n\n#2 [2/2] RUN two\n#2 CACHED\n\n#1 ...\n#1 1.200 rest\n#1 DONE 1.2s\n\n";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn what_takes_long_is_told_now_and_then() {
+        let vertex = VertexDigest::of(b"a");
+        let status = |current, completed| Status {
+            vertex,
+            id: "sha256:abc".to_owned(),
+            current,
+            total: 10_000_000,
+            started: at(0),
+            completed,
+        };
+        let mut plain = Plain::new(Vec::new());
+        for (current, millis) in [
+            (1_000, 1_000),
+            (2_000_000, 5_200),
+            (3_000_000, 6_000),
+            (9_000_000, 10_300),
+        ] {
+            plain.status(status(current, None), at(millis));
+        }
+        plain.status(status(10_000_000, Some(at(11_000))), at(11_000));
+        assert_eq!(
+            String::from_utf8(plain.out).expect("text"),
+            "#1 \n#1 sha256:abc 2.00MB / 10.00MB 5.2s\n#1 sha256:abc 9.00MB / 10.00MB 10.3s\n\
+             #1 sha256:abc 10.00MB / 10.00MB 11.0s done\n"
+        );
     }
 }

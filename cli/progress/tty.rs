@@ -5,7 +5,7 @@ use std::io::{Stderr, Write};
 use std::time::{Duration, SystemTime};
 
 use cbs_solver::llb::VertexDigest;
-use cbs_solver::{Event, Outcome};
+use cbs_solver::{Event, Outcome, Status};
 
 use super::{Lines, Renderer, human_bytes};
 
@@ -19,7 +19,7 @@ struct Shown {
     started: Option<SystemTime>,
     lines: Lines,
     tail: VecDeque<String>,
-    statuses: Vec<(String, u64, u64)>,
+    statuses: Vec<Status>,
 }
 
 /// The renderer.
@@ -29,6 +29,8 @@ pub(super) struct Tty {
     running: Vec<VertexDigest>,
     total: usize,
     ended: usize,
+    cached: usize,
+    is_over: bool,
     begun: SystemTime,
     /// Lines of the live part now on screen.
     drawn: usize,
@@ -43,6 +45,8 @@ impl Tty {
             running: Vec::new(),
             total: 0,
             ended: 0,
+            cached: 0,
+            is_over: false,
             begun: SystemTime::now(),
             drawn: 0,
             colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
@@ -93,11 +97,17 @@ impl Tty {
     fn live(&self, width: usize, height: usize) -> Vec<String> {
         let now = SystemTime::now();
         let elapsed = now.duration_since(self.begun).unwrap_or_default();
+        let cached = if self.cached > 0 {
+            format!(", {} cached", self.cached)
+        } else {
+            String::new()
+        };
         let head = format!(
-            "[+] Building {:.1}s ({}/{})",
+            "[+] Building {:.1}s ({}/{}{cached}){}",
             elapsed.as_secs_f64(),
             self.ended,
-            self.total
+            self.total,
+            if self.is_over { " FINISHED" } else { "" }
         );
         let mut lines = vec![self.paint("1", &fit(&head, width))];
         let room = height.saturating_sub(3);
@@ -110,13 +120,8 @@ impl Tty {
                 .and_then(|started| now.duration_since(started).ok())
                 .unwrap_or_default();
             lines.push(self.paint("36", &row(" => ", &shown.name, since, width)));
-            for (id, current, total) in &shown.statuses {
-                let amount = match (current, total) {
-                    (0, _) => String::new(),
-                    (_, 0) => human_bytes(*current),
-                    _ => format!("{} / {}", human_bytes(*current), human_bytes(*total)),
-                };
-                lines.push(fit(&format!(" => => {id} {amount}"), width));
+            for status in &shown.statuses {
+                lines.push(fit(&format!(" => => {}", transfer(status, now)), width));
             }
             for line in &shown.tail {
                 lines.push(self.paint("2", &fit(&format!(" => => # {line}"), width)));
@@ -155,6 +160,7 @@ impl Renderer for Tty {
             Event::Ended { vertex, time, outcome } => {
                 self.running.retain(|running| *running != vertex);
                 self.ended += 1;
+                self.cached += usize::from(outcome == Outcome::Cached);
                 let (width, _) = self.size();
                 let Some(shown) = self.vertices.get_mut(&vertex) else {
                     return;
@@ -179,9 +185,13 @@ impl Renderer for Tty {
             }
             Event::Status(status) => {
                 if let Some(shown) = self.vertices.get_mut(&status.vertex) {
-                    shown.statuses.retain(|(id, ..)| *id != status.id);
-                    if status.completed.is_none() {
-                        shown.statuses.push((status.id, status.current, status.total));
+                    // In its place, so that rows do not change places with each piece that arrives.
+                    let at = shown.statuses.iter().position(|known| known.id == status.id);
+                    match (at, status.completed) {
+                        (Some(at), None) => shown.statuses[at] = status,
+                        (Some(at), Some(_)) => drop(shown.statuses.remove(at)),
+                        (None, None) => shown.statuses.push(status),
+                        (None, Some(_)) => {}
                     }
                 }
             }
@@ -215,8 +225,41 @@ impl Renderer for Tty {
 
     fn finish(&mut self) {
         self.running.clear();
+        self.is_over = true;
         self.draw(&[]);
     }
+}
+
+/// How far something is that is counted in bytes: `sha256:… [=====>    ] 5.00MB / 10.00MB 2.50MB/s`.
+fn transfer(status: &Status, now: SystemTime) -> String {
+    const BAR: u64 = 20;
+    let Status { id, current, total, .. } = status;
+    if *current == 0 {
+        return id.clone();
+    }
+    let seconds = now.duration_since(status.started).unwrap_or_default().as_secs_f64();
+    let rate = if seconds >= 0.5 {
+        format!(" {}/s", human_bytes((*current as f64 / seconds) as u64))
+    } else {
+        String::new()
+    };
+    // A digest says enough with its first digits, and leaves room for the rest.
+    let id: String = match id.split_once("sha256:") {
+        Some((before, hex)) if hex.len() > 12 => format!("{before}sha256:{}", hex.chars().take(12).collect::<String>()),
+        _ => id.clone(),
+    };
+    if *total == 0 {
+        return format!("{id} {}{rate}", human_bytes(*current));
+    }
+    let full = usize::try_from(current.min(total).saturating_mul(BAR) / total).unwrap_or(0);
+    let bar: String = (0..BAR as usize)
+        .map(|at| match at.cmp(&full) {
+            std::cmp::Ordering::Less => '=',
+            std::cmp::Ordering::Equal => '>',
+            std::cmp::Ordering::Greater => ' ',
+        })
+        .collect();
+    format!("{id} [{bar}] {} / {}{rate}", human_bytes(*current), human_bytes(*total))
 }
 
 /// Cuts a line to the width; escape sequences count nothing.
@@ -257,5 +300,27 @@ mod tests {
             " => RUN x      1.2s"
         );
         assert_eq!(fit("\x1b[1mabcdef\x1b[0m", 4), "\x1b[1mabc\x1b[0m");
+    }
+
+    #[test]
+    fn transfers_have_a_bar_and_a_rate() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let status = Status {
+            vertex: VertexDigest::of(b"a"),
+            id: format!("pulling sha256:{}", "ab".repeat(32)),
+            current: 5_000_000,
+            total: 10_000_000,
+            started: at(0),
+            completed: None,
+        };
+        assert_eq!(
+            transfer(&status, at(2_000)),
+            "pulling sha256:abababababab [==========>         ] 5.00MB / 10.00MB 2.50MB/s"
+        );
+        let (total, unknown) = (0, at(100));
+        assert_eq!(
+            transfer(&Status { total, ..status }, unknown),
+            "pulling sha256:abababababab 5.00MB"
+        );
     }
 }

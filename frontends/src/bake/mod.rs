@@ -29,6 +29,7 @@
 //! assert_eq!(bake.builds[0].tags, ["acme/app:v1"]);
 //! # Ok::<(), cbs_frontends::bake::BakeError>(())
 //! ```
+#![doc = include_str!("differences.md")]
 
 mod compose;
 mod csv_line;

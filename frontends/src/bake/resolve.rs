@@ -228,7 +228,11 @@ impl Resolver<'_> {
         visited: &mut HashMap<usize, Option<Rc<Target>>>,
     ) -> Result<Option<Rc<Target>>, BakeError> {
         let Some(&at) = self.targets.get(name) else {
-            let near = hint(name, self.names().into_iter());
+            let near = if self.groups.contains_key(name) {
+                String::from("; it is a group that contains itself, directly or through others")
+            } else {
+                hint(name, self.names().into_iter())
+            };
             let by = needed_by.map_or_else(String::new, |by| format!(", which {by:?} names"));
             return Err(BakeError::UnknownTarget {
                 name: String::from(name),
