@@ -53,12 +53,12 @@ pub(crate) enum Verbosity {
 /// Prints an error to standard error.
 pub(crate) fn report(error: &anyhow::Error, verbosity: Verbosity) {
     if let Some(failed) = error.downcast_ref::<Failed>() {
-        eprint!("{}", failed.details);
+        crate::tell::write(format_args!("{}", failed.details));
     }
-    eprintln!("error: {}", chain(error.as_ref()));
+    tell!("error: {}", chain(error.as_ref()));
     if verbosity == Verbosity::Full {
         for cause in error.chain().skip(1) {
-            eprintln!("caused by: {cause}");
+            tell!("caused by: {cause}");
         }
     }
     let help = match error.downcast_ref::<Failed>() {
@@ -66,7 +66,7 @@ pub(crate) fn report(error: &anyhow::Error, verbosity: Verbosity) {
         None => help_for(error.as_ref()),
     };
     if let Some(help) = help {
-        eprintln!("help: {help}");
+        tell!("help: {help}");
     }
 }
 

@@ -1,5 +1,8 @@
 //! The `cbs` command.
 
+#[macro_use]
+mod tell;
+
 mod args;
 mod build;
 mod build_args;

@@ -129,7 +129,7 @@ impl Planned {
             ));
         }
         for flag in args.legacy.without_effect() {
-            eprintln!("warning: {flag} has no effect");
+            tell!("warning: {flag} has no effect");
         }
         let mut options = bake_options(&args.common)?;
         options.files = vec!["-".to_owned()];

@@ -64,7 +64,7 @@ impl Resolver {
                 let failure = ImageError::Registry(error);
                 let offline = self.images.resolve(reference, platform, Freshness::Known).await;
                 if offline.is_ok() {
-                    eprintln!("warning: using `{reference}` as it was last seen: {}", chain(&failure));
+                    tell!("warning: using `{reference}` as it was last seen: {}", chain(&failure));
                 }
                 offline.map_err(|_| failure)
             }

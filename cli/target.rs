@@ -144,16 +144,16 @@ fn refuse_what_is_missing(build: &Build) -> anyhow::Result<()> {
     let name = &build.name;
     for attestation in build.attestations.iter().filter(|attestation| !attestation.disabled) {
         let kind = &attestation.kind;
-        eprintln!("warning: target `{name}`: {kind} attestations are not written yet; the image goes without");
+        tell!("warning: target `{name}`: {kind} attestations are not written yet; the image goes without");
     }
     for cache in &build.cache_from {
-        eprintln!(
+        tell!(
             "warning: target `{name}`: importing a {} cache is not possible yet",
             cache.kind
         );
     }
     for cache in &build.cache_to {
-        eprintln!(
+        tell!(
             "warning: target `{name}`: exporting a {} cache is not possible yet",
             cache.kind
         );

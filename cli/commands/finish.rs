@@ -71,7 +71,7 @@ pub(crate) fn finish(
     session.display.finish();
     let is_quiet = matches!(session.progress, ProgressMode::Quiet | ProgressMode::None);
     for remark in built.iter().flat_map(|built| &built.warnings).filter(|_| !is_quiet) {
-        eprintln!("warning: {remark}");
+        tell!("warning: {remark}");
     }
     if let Some(path) = &common.metadata_file {
         let text = serde_json::to_string_pretty(&metadata(&built, answers))?;
@@ -85,7 +85,7 @@ pub(crate) fn finish(
         Some(digest) if prints => print(&format!("{digest}\n"))?,
         _ if !is_quiet => {
             for root in built.iter().filter_map(|built| built.root.as_ref()) {
-                eprintln!("kept as {root}");
+                tell!("kept as {root}");
             }
         }
         _ => {}
@@ -95,7 +95,7 @@ pub(crate) fn finish(
         collected += collect(session);
     }
     if collected > 0 && !is_quiet {
-        eprintln!("gc removed {}", human_bytes(collected));
+        tell!("gc removed {}", human_bytes(collected));
     }
     match (failure, rechecked) {
         (Some(failure), _) => Err(failure),
@@ -118,7 +118,7 @@ fn collect(session: Session) -> u64 {
     drop(session);
     collect_when_over(&store, &gc).unwrap_or_else(|err| {
         // What was built is there all the same.
-        eprintln!("warning: cannot collect: {err:#}");
+        tell!("warning: cannot collect: {err:#}");
         0
     })
 }

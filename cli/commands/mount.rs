@@ -56,7 +56,7 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mount = Arc::new(BrowseMount::mount(config)?);
     let guarded = start_guard(mount.mountpoint());
-    eprintln!("mounted at {dir}; Ctrl-C unmounts");
+    tell!("mounted at {dir}; Ctrl-C unmounts");
     let waiting = Arc::clone(&mount);
     let (sender, ended) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {

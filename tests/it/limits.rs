@@ -119,6 +119,42 @@ fn a_full_disk_of_the_output_keeps_the_old_one_as_root() {
 }
 
 #[test]
+fn nobody_to_talk_to_is_no_failure_as_root() {
+    let env = world();
+    let run = |script: &str| {
+        let script = format!("\"$0\" {script}");
+        let said = env.tool("sh", &["-c", &script, env!("CARGO_BIN_EXE_cbs")]);
+        assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+        said.code
+    };
+    assert_eq!(run("build ctx 2>/dev/full"), 0);
+    assert_eq!(run("build --progress plain ctx 2>/dev/full"), 0);
+    assert_eq!(run("build --progress rawjson ctx 2>/dev/full"), 0);
+    assert_eq!(run("build nowhere 2>/dev/full"), 1);
+    assert_eq!(run("gc 2>/dev/full"), 0);
+    for command in ["du", "gc", "roots", "store verify", "store ls ctx"] {
+        // What is asked for and cannot be given is a failure, and is said.
+        assert_eq!(run(&format!("{command} >/dev/full")), 1, "{command}");
+    }
+    is_clean(&env);
+}
+
+#[test]
+fn a_store_on_a_disk_without_a_single_free_block_is_opened_to_be_collected_as_root() {
+    let env = world();
+    let disk = Small::tmpfs(&env, "store", 24_000);
+    build(&env, "out.tar").ok();
+    // As after a copy, or of another program that made it smaller.
+    fs::remove_file(env.path("store/cbs.db-shm")).expect("the shared memory of the index");
+    env.tool("dd", &["if=/dev/zero", &format!("of={}/other", disk.1), "bs=4k"]);
+    env.cbs(&["store", "unroot", &env.at("ctx")]).ok();
+    env.cbs(&["gc", "--all"]).ok();
+    env.tool("rm", &[&format!("{}/other", disk.1)]).ok();
+    build(&env, "out.tar").ok();
+    is_clean(&env);
+}
+
+#[test]
 fn few_descriptors_cost_a_message_as_root() {
     let env = world();
     build(&env, "wanted.tar").ok();

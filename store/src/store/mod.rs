@@ -152,7 +152,13 @@ impl Store {
         let blobs_fd = open("blobs")?;
         let stat = rustix::fs::fstat(&blobs_fd).map_err(|err| StoreError::io("open store", &root)(err.into()))?;
         let inner = Arc::new(Inner {
-            index: Index::open(&root, access, &sweep_lock)?,
+            index: match Index::open(&root, access, &sweep_lock) {
+                // Not even the index opens on this disk; gc, which could help, does not come so far without this.
+                Err(StoreError::Full { .. }) if access == Access::ReadWrite && reserve::take(&root) => {
+                    Index::open(&root, access, &sweep_lock)?
+                }
+                opened => opened?,
+            },
             packs: Packs::new(root.join("packs"), open("packs")?),
             layers: root.join("layers"),
             caches: root.join("caches"),

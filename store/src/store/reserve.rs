@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -14,9 +14,16 @@ const RESERVE: u64 = 4 << 20;
 /// Free space below which gc takes the reserve.
 const SCARCE: u64 = 64 << 20;
 
+/// Gives the space up before the store is open; false when there is none.
+pub(super) fn take(root: &Path) -> bool {
+    std::fs::remove_file(root.join(NAME)).is_ok()
+}
+
+const NAME: &str = "reserve";
+
 impl Inner {
     pub(super) fn reserve_path(&self) -> PathBuf {
-        self.root.join("reserve")
+        self.root.join(NAME)
     }
 
     /// Sets the space aside if it is not. Without it everything works but gc on a full disk, so failing is no error.
