@@ -67,3 +67,63 @@ fn a_full_disk_as_root() {
     said.fails_with(&["No space left"]);
     verify.ok();
 }
+
+#[test]
+fn definitions_made_to_break_it_are_refused_with_their_place() {
+    const DEEP: usize = 100_000;
+    let env = TestEnv::new();
+    let nested = |open: &str, middle: &str, close: &str| format!("{}{middle}{}", open.repeat(DEEP), close.repeat(DEEP));
+    let cases = [
+        ("parentheses.hcl", format!("x = {}", nested("(", "1", ")"))),
+        ("lists.hcl", format!("x = {}", nested("[", "", "]"))),
+        ("objects.hcl", format!("x = {}", nested("{a=", "1", "}"))),
+        ("templates.hcl", format!("x = {}", nested("\"${", "1", "}\""))),
+        (
+            "directives.hcl",
+            format!("x = \"{}\"", nested("%{if true}", "1", "%{endif}")),
+        ),
+        ("calls.hcl", format!("x = {}", nested("upper(", "\"\"", ")"))),
+        ("not.hcl", format!("x = {}true", "!".repeat(DEEP))),
+        ("sum.hcl", format!("x = 1{}", "+1".repeat(DEEP))),
+        ("conditions.hcl", format!("x = {}1", "true ? 1 : ".repeat(DEEP))),
+        ("steps.hcl", format!("y = {{}}\nx = y{}", ".a".repeat(DEEP))),
+        ("loops.hcl", format!("x = {}", nested("[for a in [1]: ", "1", "]"))),
+        ("blocks.hcl", format!("target \"a\" {}", nested("{ b ", "", "}"))),
+        ("lists.json", format!("{{\"x\": {}}}", nested("[", "", "]"))),
+        ("objects.json", format!("{{\"x\": {}}}", nested("{\"a\":", "1", "}"))),
+        ("range.hcl", "x = range(1e9)".to_owned()),
+        ("loop.hcl", "x = [for i in range(1e9): i]".to_owned()),
+        ("width.hcl", "x = format(\"%1000000000d\", 1)".to_owned()),
+        ("product.hcl", "a = range(1000)\nx = setproduct(a, a, a, a)".to_owned()),
+        (
+            "chain.hcl",
+            (0..20_000)
+                .map(|at| format!("v{at} = v{}\n", at + 1))
+                .collect::<String>()
+                + "v20000 = 1",
+        ),
+    ];
+    for (name, text) in &cases {
+        env.write(name, text);
+        let start = std::time::Instant::now();
+        let said = env.cbs(&["bake", "-f", name, "--print"]);
+        assert_eq!((said.code, said.stdout.as_str()), (1, ""), "{name}: {}", said.stderr);
+        assert!(start.elapsed().as_secs() < 30, "{name} took {:?}", start.elapsed());
+        said.fails_with(&[&format!("error: {name}:")]);
+    }
+    for (name, text) in [
+        ("lists.yml", format!("services: {}", nested("[", "", "]"))),
+        (
+            "laughs.yml",
+            ('b'..='m').fold("a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, name| {
+                let before = char::from(name as u8 - 1);
+                format!("{text}{name}: &{name} [{}]\n", [format!("*{before}"); 9].join(","))
+            }) + "services: {s: {build: {context: ., args: *m}}}\n",
+        ),
+    ] {
+        env.write(name, &text);
+        let said = env.cbs(&["bake", "-f", name, "--print"]);
+        assert_eq!((said.code, said.stdout.as_str()), (1, ""), "{name}");
+        said.fails_with(&[name, "line"]);
+    }
+}

@@ -122,8 +122,8 @@ fn as_text(findings: &[Finding]) -> String {
     let count = |state: State| findings.iter().filter(|finding| finding.state == state).count();
     let _ = match (count(State::Fails), count(State::Limited)) {
         (0, 0) => writeln!(text, "\neverything works"),
-        (0, limited) => writeln!(text, "\nbuilds work; {limited} things are limited"),
-        (fails, _) => writeln!(text, "\nbuilds do not work here: {fails} checks fail"),
+        (0, limited) => writeln!(text, "\nbuilds work; limited: {limited}"),
+        (fails, _) => writeln!(text, "\nbuilds do not work here; failing: {fails}"),
     };
     text
 }
@@ -138,13 +138,10 @@ mod tests {
         let limited = Finding::limited("qemu", "none", "install it");
         let fails = Finding::fails("fuse", "no /dev/fuse", "load it");
         assert!(as_text(std::slice::from_ref(&works)).ends_with("\neverything works\n"));
-        assert!(as_text(&[works.clone(), limited.clone()]).contains("1 things are limited"));
+        assert!(as_text(&[works.clone(), limited.clone()]).contains("builds work; limited: 1"));
         let text = as_text(&[works, limited, fails.clone()]);
         assert!(text.contains("fails    fuse         no /dev/fuse\n"), "{text}");
-        assert!(
-            text.contains("help: load it") && text.contains("1 checks fail"),
-            "{text}"
-        );
+        assert!(text.contains("help: load it") && text.contains("failing: 1"), "{text}");
         assert!(as_json(&[fails], true).contains("\"works\": false"));
     }
 }
