@@ -117,7 +117,7 @@ fn definitions_made_to_break_it_are_refused_with_their_place() {
             "laughs.yml",
             ('b'..='m').fold("a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned(), |text, name| {
                 let before = char::from(name as u8 - 1);
-                format!("{text}{name}: &{name} [{}]\n", [format!("*{before}"); 9].join(","))
+                format!("{text}{name}: &{name} [{}]\n", vec![format!("*{before}"); 9].join(","))
             }) + "services: {s: {build: {context: ., args: *m}}}\n",
         ),
     ] {
