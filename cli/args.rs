@@ -100,6 +100,7 @@ pub(crate) enum Command {
     /// Show what the steps of a build printed
     Log(LogArgs),
     /// Remove what no root, running build or recent use keeps
+    #[command(visible_alias = "prune")]
     Gc(commands::gc::GcArgs),
     /// Show what the store holds and how large it is
     Du(commands::du::DuArgs),

@@ -57,10 +57,10 @@ const ROUNDS: usize = 4;
 
 /// Draws shapes, each listed after its inputs.
 pub(crate) fn draw(title: &str, shapes: &[Shape]) -> String {
-    let columns = columns(shapes);
-    let places = places(shapes, &columns);
+    let layout = Layout::new(shapes);
+    let places = layout.places();
     let longest = longest_way(shapes);
-    let right = columns.iter().max().map_or(0, |last| last + 1) as f64;
+    let right = layout.columns.iter().max().map_or(0, |last| last + 1) as f64;
     let rows = places.iter().map(|place| place.1 + HEIGHT).fold(0.0, f64::max);
     let (width, height) = (
         2.0 * MARGIN + right * (WIDTH + GAP_X),
@@ -77,8 +77,8 @@ pub(crate) fn draw(title: &str, shapes: &[Shape]) -> String {
         inputs.sort_unstable();
         inputs.dedup();
         for from in inputs.into_iter().filter(|from| *from < to) {
-            let is_longest = longest.contains(&(from, to));
-            line(&mut svg, places[from], places[to], is_longest);
+            let way: Vec<(f64, f64)> = layout.way(from, to).into_iter().map(|node| places[node]).collect();
+            line(&mut svg, &way, longest.contains(&(from, to)));
         }
     }
     for (shape, place) in shapes.iter().zip(&places) {
@@ -98,55 +98,103 @@ fn columns(shapes: &[Shape]) -> Vec<usize> {
     columns
 }
 
-/// The upper left corner of each. Rows are put in order by the middle of their neighbours, from left to right and back.
-fn places(shapes: &[Shape], columns: &[usize]) -> Vec<(f64, f64)> {
-    let count = columns.iter().max().map_or(0, |last| last + 1);
-    let mut members: Vec<Vec<usize>> = vec![Vec::new(); count];
-    for (shape, &column) in columns.iter().enumerate() {
-        members[column].push(shape);
-    }
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); shapes.len()];
-    for (to, shape) in shapes.iter().enumerate() {
-        for from in shape.inputs.iter().filter(|from| **from < to) {
-            users[*from].push(to);
+/// Shapes in columns, and points between them: what is read far to the right has a track there, shared by all who read
+/// it, so that no line goes through a shape.
+struct Layout {
+    /// Of shapes, then of points.
+    columns: Vec<usize>,
+    inputs: Vec<Vec<usize>>,
+    /// By shape: its first point; those after it follow.
+    tracks: Vec<Option<usize>>,
+}
+
+impl Layout {
+    fn new(shapes: &[Shape]) -> Self {
+        let mut columns = columns(shapes);
+        let mut last_use: Vec<usize> = columns.clone();
+        for (to, shape) in shapes.iter().enumerate() {
+            for from in shape.inputs.iter().filter(|from| **from < to) {
+                last_use[*from] = last_use[*from].max(columns[to]);
+            }
         }
+        let mut inputs: Vec<Vec<usize>> = vec![Vec::new(); shapes.len()];
+        let mut tracks = vec![None; shapes.len()];
+        for from in 0..shapes.len() {
+            let mut before = from;
+            for column in columns[from] + 1..last_use[from] {
+                tracks[from] = tracks[from].or(Some(columns.len()));
+                columns.push(column);
+                inputs.push(vec![before]);
+                before = columns.len() - 1;
+            }
+        }
+        let mut layout = Self {
+            columns,
+            inputs,
+            tracks,
+        };
+        for (to, shape) in shapes.iter().enumerate() {
+            for from in shape.inputs.iter().filter(|from| **from < to) {
+                let way = layout.way(*from, to);
+                let before = way[way.len() - 2];
+                layout.inputs[to].push(before);
+            }
+        }
+        layout
     }
-    let mut rows = vec![0.0; shapes.len()];
-    number(&members, &mut rows);
-    for round in 0..ROUNDS {
-        let forward = round % 2 == 0;
-        for step in 0..count {
-            let column = if forward { step } else { count - 1 - step };
-            let middle = |shape: &usize| {
-                let neighbours = if forward {
-                    &shapes[*shape].inputs
-                } else {
-                    &users[*shape]
+
+    /// From one shape over points to another.
+    fn way(&self, from: usize, to: usize) -> Vec<usize> {
+        let between = self.columns[to].saturating_sub(self.columns[from] + 1);
+        let first = self.tracks[from].unwrap_or_default();
+        std::iter::once(from)
+            .chain(first..first + between)
+            .chain(std::iter::once(to))
+            .collect()
+    }
+
+    /// The upper left corner of each. Rows are put in order by the middle of their neighbours, from left to right and
+    /// back.
+    fn places(&self) -> Vec<(f64, f64)> {
+        let count = self.columns.iter().max().map_or(0, |last| last + 1);
+        let mut members: Vec<Vec<usize>> = vec![Vec::new(); count];
+        for (node, &column) in self.columns.iter().enumerate() {
+            members[column].push(node);
+        }
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); self.columns.len()];
+        for (to, inputs) in self.inputs.iter().enumerate() {
+            for from in inputs {
+                users[*from].push(to);
+            }
+        }
+        let mut rows = vec![0.0; self.columns.len()];
+        number(&members, &mut rows);
+        for round in 0..ROUNDS {
+            let forward = round % 2 == 0;
+            for step in 0..count {
+                let column = if forward { step } else { count - 1 - step };
+                let middle = |node: &usize| {
+                    let neighbours = if forward { &self.inputs[*node] } else { &users[*node] };
+                    match neighbours.len() {
+                        0 => rows[*node],
+                        count => neighbours.iter().map(|other| rows[*other]).sum::<f64>() / count as f64,
+                    }
                 };
-                let known: Vec<f64> = neighbours
-                    .iter()
-                    .filter_map(|other| rows.get(*other))
-                    .copied()
-                    .collect();
-                match known.len() {
-                    0 => rows[*shape],
-                    count => known.iter().sum::<f64>() / count as f64,
-                }
-            };
-            let mut ordered: Vec<(f64, usize)> = members[column].iter().map(|shape| (middle(shape), *shape)).collect();
-            ordered.sort_by(|one, other| one.0.total_cmp(&other.0));
-            members[column] = ordered.into_iter().map(|(_, shape)| shape).collect();
-            number(&members[column..=column], &mut rows);
+                let mut ordered: Vec<(f64, usize)> = members[column].iter().map(|node| (middle(node), *node)).collect();
+                ordered.sort_by(|one, other| one.0.total_cmp(&other.0));
+                members[column] = ordered.into_iter().map(|(_, node)| node).collect();
+                number(&members[column..=column], &mut rows);
+            }
         }
+        self.columns
+            .iter()
+            .zip(&rows)
+            .map(|(column, row)| {
+                let x = MARGIN + *column as f64 * (WIDTH + GAP_X);
+                (x, TITLE + MARGIN + row * (HEIGHT + GAP_Y))
+            })
+            .collect()
     }
-    columns
-        .iter()
-        .zip(&rows)
-        .map(|(column, row)| {
-            let x = MARGIN + *column as f64 * (WIDTH + GAP_X);
-            (x, TITLE + MARGIN + row * (HEIGHT + GAP_Y))
-        })
-        .collect()
 }
 
 fn number(columns: &[Vec<usize>], rows: &mut [f64]) {
@@ -179,18 +227,24 @@ fn longest_way(shapes: &[Shape]) -> Vec<(usize, usize)> {
     way
 }
 
-fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), is_longest: bool) {
-    let (x, y) = (from.0 + WIDTH, from.1 + HEIGHT / 2.0);
-    let (end_x, end_y) = (to.0, to.1 + HEIGHT / 2.0);
+/// A line from the right side of the first place to the left side of the last; on the way it goes straight through.
+fn line(svg: &mut String, way: &[(f64, f64)], is_longest: bool) {
     let (colour, width) = if is_longest { ("#c0392b", 2) } else { ("#90a4ae", 1) };
     let half = GAP_X / 2.0;
-    // Writing to a string cannot fail.
+    let mut path = String::new();
+    for (place, pair) in way.windows(2).enumerate() {
+        let (x, y) = (pair[0].0 + WIDTH, pair[0].1 + HEIGHT / 2.0);
+        let (end_x, end_y) = (pair[1].0, pair[1].1 + HEIGHT / 2.0);
+        // Writing to a string cannot fail.
+        let _ = match place {
+            0 => write!(path, "M{x} {y}"),
+            _ => write!(path, " H{x}"),
+        };
+        let _ = write!(path, " C{} {y} {} {end_y} {end_x} {end_y}", x + half, end_x - half);
+    }
     let _ = writeln!(
         svg,
-        "<path d=\"M{x} {y} C{} {y} {} {end_y} {end_x} {end_y}\" fill=\"none\" stroke=\"{colour}\" \
-         stroke-width=\"{width}\"/>",
-        x + half,
-        end_x - half,
+        "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\"/>"
     );
 }
 
@@ -262,20 +316,22 @@ mod tests {
             shape("c <&>", 1.0, &[0, 1, 1]),
             shape("d", 5.0, &[0]),
             shape("e", 1.0, &[2, 3]),
+            shape("f", 0.0, &[4, 1]),
         ];
-        let columns = columns(&shapes);
-        assert_eq!(columns, [0, 0, 1, 1, 2]);
-        let places = places(&shapes, &columns);
+        let layout = Layout::new(&shapes);
+        assert_eq!(layout.columns, [0, 0, 1, 1, 2, 3, 1, 2], "two points for the long line");
+        assert_eq!(layout.way(1, 5), [1, 6, 7, 5]);
+        let places = layout.places();
         for (one, place) in places.iter().enumerate() {
             for other in &places[one + 1..] {
                 let apart = (place.0 - other.0).abs() >= WIDTH || (place.1 - other.1).abs() >= HEIGHT;
                 assert!(apart, "{place:?} {other:?}");
             }
         }
-        assert_eq!(longest_way(&shapes), [(3, 4), (0, 3)]);
+        assert_eq!(longest_way(&shapes), [(4, 5), (3, 4), (0, 3)]);
         let svg = draw("t", &shapes);
         assert!(svg.contains("c &lt;&amp;&gt;"), "{svg}");
-        assert_eq!(svg.matches("<path").count(), 5);
+        assert_eq!(svg.matches("<path").count(), 7);
         assert!(draw("nothing", &[]).contains("</svg>"));
     }
 }

@@ -273,6 +273,11 @@ pub(crate) fn collect_when_over(store: &Store, config: &GcConfig) -> anyhow::Res
     }
     let (mut freed, mut space) = (0, None);
     for rule in due {
+        if let Some(time) = rule.keep_duration
+            && !store.has_idle(time)?
+        {
+            continue;
+        }
         let is_due = !rule.has_sizes() || {
             let space = match space {
                 Some(space) => space,

@@ -47,6 +47,34 @@ fn the_longest_way_goes_first_once_it_is_known_as_root() {
         .fails_with(&["--jobs", "auto"]);
 }
 
+#[test]
+fn a_small_target_does_not_wait_for_a_crowd_as_root() {
+    let env = TestEnv::with_registry();
+    let note = "RUN --mount=type=cache,id=turns,target=/o";
+    let mut text = "FROM REGISTRY/cbs-test/busybox:1 AS base\n".to_owned();
+    for stage in STAGES {
+        text.push_str(&format!(
+            "FROM base AS {stage}\n{note} echo crowd >> /o/list; sleep 0.1; touch /{stage}\n"
+        ));
+    }
+    text.push_str("FROM base AS crowd\n");
+    for stage in STAGES {
+        text.push_str(&format!("COPY --from={stage} /{stage} /\n"));
+    }
+    // Its way to the end is the shortest, so that by length alone it would come last.
+    text.push_str(&format!(
+        "FROM base AS small\n{note} echo small >> /o/list; cat /o/list > /list\n"
+    ));
+    env.write("ctx/Dockerfile", &text);
+    let bake = "target \"crowd\" {\n  context = \"ctx\"\n  target = \"crowd\"\n}
+target \"small\" {\n  context = \"ctx\"\n  target = \"small\"\n}\n";
+    env.write("docker-bake.hcl", bake);
+    env.cbs(&["bake", "crowd", "small", "--jobs", "2"]).ok();
+    let list = env.cbs(&["store", "cat", "docker-bake.hcl#small:list"]).ok().stdout;
+    let before = list.lines().filter(|line| *line == "crowd").count();
+    assert!(before < STAGES.len() - 2, "it waited for nearly all of them: {list}");
+}
+
 const BAKE: &str = r#"
 group "default" { targets = ["bad", "good", "above"] }
 target "_" { context = "ctx" }

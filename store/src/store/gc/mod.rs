@@ -22,6 +22,7 @@ mod tidy;
 use std::fmt;
 use std::time::Duration;
 
+use super::index::wall_clock;
 use super::{Realisation, Store};
 use crate::{BlobDigest, CacheKey, Sha256Digest, StoreError};
 use plan::Plan;
@@ -223,6 +224,25 @@ impl Store {
         Ok(Space {
             used: inner.disk_use()?.total(),
             free: inner.free_bytes()?,
+        })
+    }
+
+    /// Whether anything that gc could take was not used for this long, as far as can be told at once: loose blobs are not
+    /// looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the index cannot be asked.
+    pub fn has_idle(&self, time: Duration) -> Result<bool, StoreError> {
+        let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let before = wall_clock().saturating_sub(time);
+        self.0.inner.index.read("look for what is idle", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM realisations WHERE used < ?1 AND kept = 1)
+                     OR EXISTS (SELECT 1 FROM directories WHERE used < ?1)
+                     OR EXISTS (SELECT 1 FROM caches WHERE used < ?1) OR EXISTS (SELECT 1 FROM oci WHERE used < ?1)",
+                )?
+                .query_row([before], |row| row.get(0))
         })
     }
 

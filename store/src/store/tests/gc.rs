@@ -329,6 +329,34 @@ fn layers_go_before_trees_and_pulled_ones_of_roots_stay() {
 }
 
 #[test]
+fn filters_choose_what_goes_and_idle_is_told() {
+    let (_folder, store) = new_store();
+    for (number, name) in ["keep", "drop"].into_iter().enumerate() {
+        let tree = tree_of(&store, &bytes(number as u64, 20_000));
+        let seed = u8::try_from(number).expect("small");
+        store.put_realisation(&key(seed), &run(name, tree)).expect("put");
+    }
+    tree_of(&store, &bytes(9, 20_000));
+    store.flush().expect("flush");
+    assert!(!store.has_idle(Duration::from_secs(3_600)).expect("ask"));
+    make_old(&store, &["realisations", "directories", "blobs"]);
+    assert!(store.has_idle(Duration::from_secs(3_600)).expect("ask"));
+    let only = |candidate: &GcCandidate<'_>| candidate.realisation.is_some_and(|run| run.name == "drop");
+    let report = store.gc_where(&prune(), DryRun::No, &only).expect("gc");
+    let names: Vec<String> = report.removed.iter().map(|removed| removed.item.to_string()).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert!(names[0].contains("drop"));
+    let kept = |item: &StoreItem| report.kept.iter().any(|kept| kept.item == *item);
+    assert!(kept(&StoreItem::Unreferenced), "{report:?}");
+    let not_chosen = |kept: &&Kept| kept.because == KeptBecause::NotChosen;
+    assert_eq!(report.kept.iter().filter(not_chosen).count(), 2);
+    assert_eq!(files(&store, "blobs"), 2);
+    assert_sound(&store);
+    collect(&store, &prune());
+    assert_eq!(files(&store, "blobs"), 0);
+}
+
+#[test]
 fn cache_mounts_go_when_asked_and_idle() {
     let (_folder, store) = new_store();
     let mount = |id: &str| {
