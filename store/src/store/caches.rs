@@ -21,6 +21,10 @@ use crate::{KeyHasher, StoreError, hex};
 
 /// How often a waiter looks at a locked mount and at whether it was cancelled.
 const POLL: Duration = Duration::from_millis(20);
+/// How often a folder that is to be shared is looked at before it counts as somebody's own.
+const LOOKS: u32 = 5;
+/// The time between those looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// How users of one cache mount share it (BuildKit's `sharing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +58,15 @@ impl CacheMount {
         if !self.fresh {
             return Ok(());
         }
+        if self.sharing == Sharing::Shared {
+            // Before the note: whoever reads that it is seeded can share it.
+            flock(&self.lock, FlockOperation::LockShared)
+                .map_err(|err| StoreError::io("share cache mount", &self.path)(err.into()))?;
+        }
         self.lock
             .write_all(b"seeded\n")
             .map_err(StoreError::io("note cache mount", &self.path))?;
         self.fresh = false;
-        if self.sharing == Sharing::Shared {
-            flock(&self.lock, FlockOperation::LockShared)
-                .map_err(|err| StoreError::io("share cache mount", &self.path)(err.into()))?;
-        }
         Ok(())
     }
 }
@@ -88,7 +93,7 @@ impl Store {
         inner.check_writable()?;
         let hash = cache_hash(id);
         let folder = inner.caches.join(&hash);
-        let mut slot = 0_u32;
+        let (mut slot, mut looks) = (0_u32, 0);
         loop {
             // Removing a mount needs the other side of this lock: a folder is never taken away between lock and row.
             let guard = inner.sweep_lock.guard()?;
@@ -105,17 +110,29 @@ impl Store {
                     })?;
                     return Ok(Some(mount));
                 }
-                None if sharing == Sharing::Locked => {
+                // Whoever shares it seeds it first, and then there is but one; who has it for himself keeps it.
+                None if sharing == Sharing::Locked || sharing == Sharing::Shared && is_being_seeded(&folder, slot) => {
                     drop(guard);
                     if cancelled() {
                         return Ok(None);
                     }
                     std::thread::sleep(POLL);
                 }
-                None => slot += 1,
+                // Others that share it hold it alone for moments.
+                None if sharing == Sharing::Shared && looks < LOOKS => {
+                    looks += 1;
+                    drop(guard);
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                None => (slot, looks) = (slot + 1, 0),
             }
         }
     }
+}
+
+/// Whether a slot that somebody has is not ready yet.
+fn is_being_seeded(folder: &Path, slot: u32) -> bool {
+    std::fs::metadata(folder.join(format!("{slot}.lock"))).is_ok_and(|meta| meta.len() == 0)
 }
 
 /// Names the folder of a cache mount.

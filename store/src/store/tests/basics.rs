@@ -290,6 +290,35 @@ fn cache_mounts_share_as_asked() {
 }
 
 #[test]
+fn who_shares_a_cache_mount_waits_until_it_is_seeded() {
+    let (_folder, store) = new_store();
+    let mut first = store
+        .cache_mount("id", Sharing::Shared, &|| false)
+        .expect("mount")
+        .expect("got");
+    assert!(first.fresh);
+    let (waits, is_waiting) = std::sync::mpsc::channel();
+    let second = std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            let asked = || {
+                // Told more often than it is heard.
+                waits.send(()).unwrap_or_default();
+                false
+            };
+            store
+                .cache_mount("id", Sharing::Shared, &asked)
+                .expect("mount")
+                .expect("got")
+        });
+        is_waiting.recv().expect("it waits");
+        first.seeded().expect("seeded");
+        second.join().expect("no panic")
+    });
+    assert!(!second.fresh);
+    assert_eq!(second.path, first.path, "there is one folder for all");
+}
+
+#[test]
 fn a_newer_format_is_refused_by_name() {
     let (_folder, store) = new_store();
     let root = store.root().to_owned();
