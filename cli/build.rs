@@ -189,7 +189,8 @@ pub(crate) fn build(
         finished.warnings = warnings(target, result);
         outcome.built.push(finished);
     }
-    session.store.sync().context("cannot write the store")?;
+    // On disk after a moment, without anybody waiting for it: what a power loss takes is built again.
+    session.store.flush().context("cannot write the store")?;
     if settings.recheck == Recheck::Yes && outcome.failure.is_none() {
         let config = settings.solve.config(Need::Tree);
         let again = session.runtime.block_on(recheck(ctx, &graph, &config));

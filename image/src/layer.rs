@@ -19,7 +19,7 @@ use crate::trees;
 pub(crate) const PULLED: &str = "pulled";
 
 /// Bumped when the bytes of any codec or of the tar writer change: old stores then compress again.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// Buffered before a write to the scratch file.
 const WRITE_BUFFER: usize = 256 << 10;

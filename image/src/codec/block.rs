@@ -26,10 +26,17 @@ pub(super) struct Block {
     pub(super) input: Vec<u8>,
 }
 
+/// Pieces of a block that are tried first.
+const SAMPLES: usize = 8;
+/// Bytes of one such piece.
+const SAMPLE_BYTES: usize = 8 << 10;
+
 /// A worker's compressors, kept because setting one up costs as much as a small block.
 #[derive(Default)]
 pub(super) struct Workbench {
     gzip: Option<(i32, libdeflater::Compressor)>,
+    /// Tries samples.
+    fast: Option<libdeflater::Compressor>,
     zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
 }
 
@@ -47,13 +54,15 @@ impl Workbench {
     }
 
     fn gzip(&mut self, block: &Block) -> io::Result<Vec<u8>> {
+        // What is compressed already (archives, pictures) costs deflate as much as text does and gains nothing.
+        let level = if self.is_worth_it(&block.input)? {
+            block.level
+        } else {
+            0
+        };
         let gzip = match &mut self.gzip {
-            Some((level, gzip)) if *level == block.level => gzip,
-            slot => {
-                let level = libdeflater::CompressionLvl::new(block.level)
-                    .map_err(|_| io::Error::other(format!("gzip has no level {}", block.level)))?;
-                &mut slot.insert((block.level, libdeflater::Compressor::new(level))).1
-            }
+            Some((own, gzip)) if *own == level => gzip,
+            slot => &mut slot.insert((level, compressor(level)?)).1,
         };
         let mut output = vec![0; gzip.gzip_compress_bound(block.input.len())];
         let length = gzip
@@ -61,6 +70,25 @@ impl Workbench {
             .map_err(|err| io::Error::other(format!("gzip: {err:?}")))?;
         output.truncate(length);
         Ok(output)
+    }
+
+    /// Whether samples of a block get smaller. Depends on its bytes alone.
+    fn is_worth_it(&mut self, input: &[u8]) -> io::Result<bool> {
+        if input.len() < 4 * SAMPLES * SAMPLE_BYTES {
+            return Ok(true);
+        }
+        let fast = match &mut self.fast {
+            Some(fast) => fast,
+            slot => slot.insert(compressor(1)?),
+        };
+        let samples: Vec<u8> = input
+            .chunks(input.len() / SAMPLES)
+            .flat_map(|piece| &piece[..piece.len().min(SAMPLE_BYTES)])
+            .copied()
+            .collect();
+        let mut output = vec![0; samples.len() - samples.len() / 64];
+        // The output is too small for samples that lose less than a sixty-fourth.
+        Ok(fast.deflate_compress(&samples, &mut output).is_ok())
     }
 
     fn zstd(&mut self, block: &Block) -> io::Result<Vec<u8>> {
@@ -74,4 +102,10 @@ impl Workbench {
         };
         zstd.compress(&block.input)
     }
+}
+
+fn compressor(level: i32) -> io::Result<libdeflater::Compressor> {
+    let level =
+        libdeflater::CompressionLvl::new(level).map_err(|_| io::Error::other(format!("gzip has no level {level}")))?;
+    Ok(libdeflater::Compressor::new(level))
 }

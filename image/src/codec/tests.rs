@@ -119,6 +119,31 @@ fn incompressible_blocks_fit() {
 /// The digests are what registries and remote caches know layers by: when this fails, every layer changes its name, and
 /// the variant names in `layer.rs` must change with it.
 #[test]
+fn blocks_that_gain_nothing_are_stored_and_others_compressed() {
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(2 << 20)
+    .collect();
+    let text = sample(2 << 20, 7);
+    let pool = pool(2);
+    let of_noise = encode(&pool, Compression::Gzip, 4, &noise, 1 << 16);
+    // A stored block of 64 KiB has five bytes of its own.
+    assert!(of_noise.len() < noise.len() + 400, "{}", of_noise.len());
+    let both = encode(
+        &pool,
+        Compression::Gzip,
+        4,
+        &[noise.clone(), text.clone()].concat(),
+        1 << 16,
+    );
+    assert!(both.len() < of_noise.len() + text.len() / 2);
+    assert_eq!(decode(&both), [noise, text].concat());
+}
+
+#[test]
 fn bytes_are_pinned() {
     let input = sample(4_500_000, 42);
     let digest = |compression: Compression| {

@@ -5,6 +5,8 @@ use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use crate::error::ImageError;
 
 /// Buffered before a write.
@@ -159,6 +161,12 @@ impl TempFile {
     }
 
     fn replace(mut self, target: &Path) -> Result<(), ImageError> {
+        // Trading places with an old file is as atomic as a rename over it, and ext4 does not write all the new bytes to
+        // disk before it returns. What is removed afterwards is the old file.
+        let is_old_file = std::fs::symlink_metadata(target).is_ok_and(|found| found.is_file());
+        if is_old_file && renameat_with(CWD, &self.path, CWD, target, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
         std::fs::rename(&self.path, target).map_err(ImageError::io("write", target))?;
         self.is_moved = true;
         Ok(())

@@ -42,6 +42,14 @@ pub trait FileStore: ContentStore {
         self.put_reader(file)
     }
 
+    /// Takes in bytes of at most [`crate::INLINE_LIMIT`] each, whose digests the caller knows.
+    ///
+    /// # Errors
+    /// As [`BlobStore::put_bytes`](crate::BlobStore::put_bytes).
+    fn put_small(&self, blobs: &[(BlobDigest, Vec<u8>)]) -> Result<(), StoreError> {
+        blobs.iter().try_for_each(|(_, bytes)| self.put_bytes(bytes).map(drop))
+    }
+
     /// Whether a tree is known to be here with all bytes below it; if so, they are kept as if they had just been put.
     /// Saying no is always right.
     ///
@@ -81,6 +89,10 @@ impl FileStore for Store {
 
     fn copy_file(&self, file: &mut File) -> Result<(BlobDigest, u64), StoreError> {
         Self::copy_file(self, file)
+    }
+
+    fn put_small(&self, blobs: &[(BlobDigest, Vec<u8>)]) -> Result<(), StoreError> {
+        Self::put_small(self, blobs)
     }
 
     fn is_complete(&self, tree: &TreeDigest) -> Result<bool, StoreError> {

@@ -341,13 +341,15 @@ impl Walk<'_> {
         }
         let mut records = Vec::with_capacity(files.len());
         let mut contents = Vec::with_capacity(files.len());
+        let mut small = Vec::new();
         for file in files {
-            let (status, found) = self.read(parent, file)?;
+            let (status, found) = self.read(parent, file, &mut small)?;
             if !is_racy(&status, self.options.now) {
                 records.push(Record::new(&status, &found));
             }
             contents.push(found);
         }
+        self.store.put_small(&small)?;
         self.collected.add_contents(
             files
                 .iter()
@@ -361,8 +363,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Reads a file as it is between two equal looks at its status.
-    fn read(&self, parent: &Handle, unread: &Unread) -> Result<(Status, Contents), IngestError> {
+    /// Reads a file as it is between two equal looks at its status; bytes to store are added to `small`.
+    fn read(
+        &self,
+        parent: &Handle,
+        unread: &Unread,
+        small: &mut Vec<(BlobDigest, Vec<u8>)>,
+    ) -> Result<(Status, Contents), IngestError> {
         let name = &unread.name;
         let changed = || IngestError::Changed {
             path: parent.full_path(name),
@@ -380,7 +387,7 @@ impl Walk<'_> {
             let capability =
                 attribute(&file, CAPABILITY).map_err(|err| parent.fail("read attributes of", name, err))?;
             let (blob, size) = self
-                .digest(&mut file, before.size)
+                .digest(&mut file, before.size, small)
                 .map_err(|err| named(err, &parent.full_path(name)))?;
             let after = status_of(&file).map_err(|err| parent.fail("read status of", name, err))?;
             if before.is_same(&after) && size == after.size {
@@ -406,16 +413,24 @@ impl Walk<'_> {
         meta
     }
 
-    fn digest(&self, file: &mut std::fs::File, size: u64) -> Result<(BlobDigest, u64), StoreError> {
+    fn digest(
+        &self,
+        file: &mut std::fs::File,
+        size: u64,
+        small: &mut Vec<(BlobDigest, Vec<u8>)>,
+    ) -> Result<(BlobDigest, u64), StoreError> {
         let fail = || StoreError::io("read", Path::new(""));
         if size <= INLINE_LIMIT {
-            let mut bytes = Vec::with_capacity(size as usize + 1);
-            file.take(INLINE_LIMIT + 1).read_to_end(&mut bytes).map_err(fail())?;
-            let blob = match self.options.eagerness {
-                Eagerness::SmallFiles if bytes.len() as u64 <= INLINE_LIMIT => self.store.put_bytes(&bytes)?,
-                _ => BlobDigest::of(&bytes),
-            };
-            return Ok((blob, bytes.len() as u64));
+            // One call gets it all: a file that grows meanwhile is found out by the second look at its status.
+            let mut bytes = vec![0; size as usize];
+            let length = rustix::io::retry_on_intr(|| rustix::io::pread(&*file, &mut bytes, 0))
+                .map_err(|err| fail()(err.into()))?;
+            bytes.truncate(length);
+            let blob = BlobDigest::of(&bytes);
+            if self.options.eagerness == Eagerness::SmallFiles {
+                small.push((blob, bytes));
+            }
+            return Ok((blob, length as u64));
         }
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; 128 << 10];

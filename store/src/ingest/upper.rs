@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
-use std::io::Read;
 use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +17,9 @@ use crate::deep::deep;
 use crate::diff::{apply, diff};
 use crate::edit::settled;
 use crate::staging::Staging;
-use crate::{Directory, DirectoryRef, DirectoryStore, Entry, INLINE_LIMIT, Metadata, Node, StoreError, TreeDigest};
+use crate::{
+    BlobDigest, Directory, DirectoryRef, DirectoryStore, Entry, INLINE_LIMIT, Metadata, Node, StoreError, TreeDigest,
+};
 
 /// Where overlayfs keeps its marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +173,11 @@ impl Walk<'_> {
             }
             Task::Files { number, parent, files } => {
                 let mut contents = Vec::with_capacity(files.len());
+                let mut small = Vec::new();
                 for file in files {
-                    contents.push(((number, file.place), self.file(&parent, &file)?));
+                    contents.push(((number, file.place), self.file(&parent, &file, &mut small)?));
                 }
+                self.store.put_small(&small)?;
                 self.collected.add_contents(contents);
                 Ok(())
             }
@@ -254,8 +257,13 @@ impl Walk<'_> {
         self.work(rest, queue)
     }
 
-    /// Takes a file in: a small one is read, a large one is moved.
-    fn file(&self, parent: &Handle, unread: &Unread) -> Result<Contents, IngestError> {
+    /// Takes a file in: a small one is read and added to `small`, a large one is moved.
+    fn file(
+        &self,
+        parent: &Handle,
+        unread: &Unread,
+        small: &mut Vec<(BlobDigest, Vec<u8>)>,
+    ) -> Result<Contents, IngestError> {
         let name = &unread.name;
         let inode = linked(&unread.status);
         if let Some(inode) = &inode
@@ -274,17 +282,17 @@ impl Walk<'_> {
             });
         }
         let (blob, size) = if size <= INLINE_LIMIT {
-            let mut bytes = Vec::with_capacity(size as usize + 1);
-            (&file)
-                .take(INLINE_LIMIT + 1)
-                .read_to_end(&mut bytes)
+            let mut bytes = vec![0; size as usize];
+            let length = rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut bytes, 0))
                 .map_err(|err| parent.fail("read", name, err))?;
-            if bytes.len() as u64 != size {
+            if length as u64 != size {
                 return Err(IngestError::Changed {
                     path: parent.full_path(name),
                 });
             }
-            (self.store.put_bytes(&bytes)?, size)
+            let blob = BlobDigest::of(&bytes);
+            small.push((blob, bytes));
+            (blob, size)
         } else {
             // By the descriptor of the directory, so that no link on the way can be followed.
             let mut path = PathBuf::from(format!("/proc/self/fd/{}", parent.fd.as_raw_fd()));

@@ -131,6 +131,39 @@ impl Store {
         })
     }
 
+    /// Puts blobs of at most [`INLINE_LIMIT`] bytes at the price of one look into the index. Each must come with its own
+    /// digest.
+    ///
+    /// # Errors
+    /// As [`BlobStore::put_bytes`].
+    pub(crate) fn put_small(&self, blobs: &[(BlobDigest, Vec<u8>)]) -> Result<(), StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let unknown: Vec<_> = blobs
+            .iter()
+            .filter(|(digest, _)| !inner.known.has_blob(digest))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let floor = inner.known.floor();
+        let guard = inner.sweep_lock.guard()?;
+        let used = inner.find_blobs(unknown.iter().map(|(digest, _)| digest))?;
+        inner.register(guard, |batch| {
+            for ((digest, bytes), used) in unknown.iter().zip(used) {
+                match used {
+                    None => batch.add_small(*digest, bytes),
+                    Some(used) if inner.is_stale(used) => drop(batch.touched_blobs.insert(*digest)),
+                    Some(_) => {}
+                }
+            }
+        })?;
+        for (digest, _) in unknown {
+            inner.known.add_blob(*digest, floor);
+        }
+        Ok(())
+    }
+
     /// Which of these blobs are not here. The others are kept as if they had just been put.
     ///
     /// # Errors
@@ -278,6 +311,34 @@ impl Inner {
         }
         self.known.add_blob(digest, floor);
         Ok(())
+    }
+
+    /// As [`Inner::find_blob`] for several, in order.
+    fn find_blobs<'a>(
+        &self,
+        digests: impl Iterator<Item = &'a BlobDigest> + Clone,
+    ) -> Result<Vec<Option<i64>>, StoreError> {
+        // Rows go from pending to the index, so asking in this order misses none.
+        let pending: Vec<_> = {
+            let pending = self.pending();
+            let find =
+                |digest| pending.used(|batch| batch.small.contains_key(digest) || batch.large.contains_key(digest));
+            digests.clone().map(find).collect()
+        };
+        if pending.iter().all(Option::is_some) {
+            return Ok(pending);
+        }
+        self.index.read("look up blobs", |connection| {
+            // One lock of the index for all.
+            let reading = connection.unchecked_transaction()?;
+            digests
+                .zip(pending)
+                .map(|(digest, used)| match used {
+                    None => Ok(blob_row(&reading, digest)?.map(|row| row.used)),
+                    found => Ok(found),
+                })
+                .collect()
+        })
     }
 
     /// When a blob that is here was last used; `i64::MAX` while it is pending.
