@@ -212,3 +212,44 @@ fn docker_calls_it_as_a_plugin() {
         "{offered}"
     );
 }
+
+#[test]
+fn settings_are_what_builds_go_by_as_root() {
+    let env = TestEnv::with_registry();
+    // A registry that is nowhere, behind a mirror that is here.
+    env.write(
+        "config.toml",
+        "[build]\nprogress = \"plain\"\njobs = 1\nplatforms = [\"linux/386\"]\nlower-mode = \"plain\"\n\
+         [registry.\"registry.invalid\"]\nmirrors = [\"REGISTRY\"]\n",
+    );
+    env.write(
+        "ctx/Dockerfile",
+        "FROM --platform=$BUILDPLATFORM registry.invalid/cbs-test/busybox:1\nARG TARGETARCH\n\
+         RUN echo $TARGETARCH > /arch; wc -c < /bin/busybox > /size\n",
+    );
+    let build = |more: &[&str]| {
+        let mut args = vec!["--config", "config.toml", "build", "-t", "example/set", "ctx"];
+        args.extend(more);
+        env.cbs(&args).ok()
+    };
+    let said = build(&[]);
+    assert!(
+        said.stderr.contains("registry.invalid/cbs-test/busybox:1"),
+        "{}",
+        said.stderr
+    );
+    let cat = |path: &str| {
+        let reference = format!("{}:{path}", env.at("ctx"));
+        env.cbs(&["store", "cat", &reference]).ok().stdout
+    };
+    assert_eq!(cat("/arch"), "386\n", "the platform of the settings");
+    assert!(
+        cat("/size").trim().parse::<u64>().is_ok_and(|size| size > 100_000),
+        "read through FUSE alone"
+    );
+    // Flags and the environment win.
+    build(&["--platform", "linux/amd64"]);
+    assert_eq!(cat("/arch"), "amd64\n");
+    assert_eq!(build(&["--progress", "quiet"]).stderr, "");
+    env.nothing_left();
+}
