@@ -153,10 +153,10 @@ pub(crate) fn build(
                 failures,
                 finished: Box::default(),
             };
-            outcome.failure = Some(failure::of_solve(error));
+            outcome.failure = Some(failure::of_solve_for(error, &all));
             *finished
         }
-        Err(error) => return Err(failure::of_solve(error)),
+        Err(error) => return Err(failure::of_solve_for(error, &all)),
     };
     let results: HashMap<usize, &TargetResult> = solved.targets.iter().map(|result| (result.number, result)).collect();
     outcome.ran = solved.stats.ran;

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use cbs_image::ImageError;
 use cbs_image::registry::RegistryError;
-use cbs_solver::{Location, SolveError, StepFailure};
+use cbs_solver::llb::VertexDigest;
+use cbs_solver::{Location, Request, SolveError, StepFailure};
 use cbs_store::StoreError;
 
 /// The flags make no sense; exit code 2.
@@ -139,11 +140,35 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
 
 /// Makes a solve's error presentable.
 pub(crate) fn of_solve(error: SolveError) -> anyhow::Error {
+    of_solve_for(error, &[])
+}
+
+/// [`of_solve`] for several requests: those that a failed step belongs to are named.
+pub(crate) fn of_solve_for(error: SolveError, requests: &[Request]) -> anyhow::Error {
     match error {
         SolveError::Cancelled => Interrupted { code: 130 }.into(),
         SolveError::Failed { failures, .. } => {
             let details = failures.iter().map(details).collect();
-            let reasons: Vec<String> = failures.iter().map(|failure| chain(&failure.error)).collect();
+            let reason = |failure: &StepFailure| {
+                let text = chain(&failure.error);
+                let names: Vec<String> = requests
+                    .iter()
+                    .filter(|request| {
+                        request
+                            .definition
+                            .def
+                            .iter()
+                            .any(|op| VertexDigest::of(op) == failure.vertex)
+                    })
+                    .map(|request| format!("`{}`", request.name))
+                    .collect();
+                match (requests.len(), names.as_slice()) {
+                    (0 | 1, _) | (_, []) => text,
+                    (_, [only]) => format!("target {only}: {text}"),
+                    (_, names) => format!("targets {}: {text}", names.join(", ")),
+                }
+            };
+            let reasons: Vec<String> = failures.iter().map(reason).collect();
             let reason = match reasons.as_slice() {
                 [] => "no step failed".to_owned(),
                 reasons => reasons.join("\nerror: failed to solve: "),
@@ -205,7 +230,6 @@ fn excerpt(text: &mut String, location: &Location) {
 mod tests {
     use std::sync::Arc;
 
-    use cbs_solver::llb::VertexDigest;
     use cbs_solver::{FailureKind, SourceFile, StepError, pb};
 
     use super::*;
@@ -252,6 +276,36 @@ mod tests {
             "failed to solve: process `/bin/sh -c exit 7` did not complete successfully: exit code: 7"
         );
         assert_eq!(exit_code(&error), 1);
+    }
+
+    #[test]
+    fn of_several_targets_the_failed_one_is_named() {
+        let request = |name: &str, op: &[u8]| Request {
+            name: name.to_owned(),
+            definition: pb::Definition {
+                def: vec![op.to_vec()],
+                ..Default::default()
+            },
+        };
+        let said = |requests: &[Request]| {
+            let error = SolveError::Failed {
+                failures: vec![failure()],
+                finished: Box::default(),
+            };
+            of_solve_for(error, requests).to_string()
+        };
+        let (bad, good) = (request("bad", b"v"), request("good", b"w"));
+        let several = said(&[good.clone(), bad.clone()]);
+        assert!(
+            several.starts_with("failed to solve: target `bad`: process"),
+            "{several}"
+        );
+        assert!(
+            said(&[bad]).starts_with("failed to solve: process"),
+            "one target needs no name"
+        );
+        let shared = said(&[request("a", b"v"), request("b linux/arm64", b"v"), good]);
+        assert!(shared.contains("targets `a`, `b linux/arm64`: process"), "{shared}");
     }
 
     #[test]

@@ -129,7 +129,12 @@ async fn lower_one(
     );
     task.end(None);
     let input = input(text);
-    let lowered = lower(&input, &options, resolver).await?;
+    let lowered = lower(&input, &options, resolver).await;
+    // Of several targets, the one that is wrong is named.
+    let lowered = match lowered {
+        Err(err) if !label.is_empty() => Err(anyhow::Error::from(err).context(format!("target `{}`", target.name))),
+        lowered => lowered.map_err(Into::into),
+    }?;
     let folder = target.folder.clone();
     let given = lowered.epoch;
     let epoch = tokio::task::spawn_blocking(move || Epoch::choose(given, folder.as_deref())).await?;

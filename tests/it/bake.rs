@@ -211,6 +211,22 @@ EOT
 }
 
 #[test]
+fn the_target_that_fails_is_named_as_root() {
+    let env = world(
+        r#"
+        target "good" { target = "base" }
+        target "bad" { dockerfile-inline = "FROM REGISTRY/cbs-test/busybox:1\nRUN echo last words; exit 3\n" }
+        target "wrong" { dockerfile-inline = "FROM REGISTRY/cbs-test/busybox:1\nCOPPY a b\n" }
+        "#,
+    );
+    bake(&env, &["good", "bad"], &[]).fails_with(&["target `bad`: process", "exit code: 3", "last words"]);
+    bake(&env, &["good", "wrong"], &[]).fails_with(&["target `wrong`", "Dockerfile:2", "COPPY a b"]);
+    // The other one comes to its end when that is wanted.
+    bake(&env, &["good", "bad", "--keep-going"], &[]).fails_with(&["target `bad`", "docker-bake.hcl#good"]);
+    assert_eq!(said(&env, "good", "/said"), "nobody 0\n");
+}
+
+#[test]
 fn what_is_outside_of_the_folder_must_be_granted_as_root() {
     let env = world(
         r#"
