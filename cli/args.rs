@@ -93,6 +93,13 @@ pub(crate) enum Command {
     Bake(Box<BakeArgs>),
     /// Build what a reference names, and keep it under that name
     Realize(Box<RealizeArgs>),
+    /// Say what is questionable in a Dockerfile
+    Check(commands::check::CheckArgs),
+    /// Look at build contexts
+    #[command(subcommand)]
+    Context(commands::context::ContextCommand),
+    /// Write down what the mutable sources of targets are now
+    Lock(commands::lock::LockArgs),
     /// Show the graph a build would solve
     Plan(PlanArgs),
     /// Write what was realised, without building

@@ -96,6 +96,8 @@ pub(crate) fn fetch(
         locals: sources.locals.clone(),
         layouts: sources.layouts.clone(),
         events: ctx.events.clone(),
+        pins: sources.pins.clone(),
+        ctx: ctx.clone(),
         known: Mutex::default(),
     };
     let fetched = fetch_dockerfiles(targets, &ctx, &session.store);

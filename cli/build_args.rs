@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use cbs_image::source::Network;
 use clap::{Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
 
@@ -97,12 +98,29 @@ pub(crate) struct CommonBuildArgs {
     /// Run every step a second time and say which files differ; exit code 1 when any does
     #[arg(long)]
     pub(crate) recheck: bool,
+    /// Hold every mutable source to what `cbs.lock` says (see `cbs lock`)
+    #[arg(long)]
+    pub(crate) locked: bool,
+    /// Never touch the network: sources must be in the store
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Go on with what does not depend on a failed step
     #[arg(long)]
     pub(crate) keep_going: bool,
     /// Ignored: there is only this builder
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) builder: Option<String>,
+}
+
+impl CommonBuildArgs {
+    /// Whether images, repositories and downloads may be fetched.
+    pub(crate) fn network(&self) -> Network {
+        if self.offline {
+            Network::Offline
+        } else {
+            Network::Online
+        }
+    }
 }
 
 /// `cbs realize`.

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use cbs_frontends::dockerfile::{LintResults, check, outline, targets};
+use cbs_frontends::dockerfile::{LintResults, LintRule, check, outline, targets};
 use serde_json::{Map, Value};
 
 use crate::build::fetch;
 use crate::commands::print;
 use crate::failure::Interrupted;
+use crate::lenient::Lenient;
 use crate::lower::{LoweredTarget, input, lower_all, text_of, with_linked};
 use crate::planned::Planned;
 use crate::resolver::Resolver;
@@ -25,6 +26,7 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
     } = planned;
     let (_, resolver) = fetch(session, &mut targets, &sources)?;
     let lowered = linked(session, &targets, &resolver)?;
+    let resolver = Lenient::new(resolver);
     let is_only = targets.iter().filter(|target| !target.only_linked).count() == 1;
     let (mut status, mut text, mut documents) = (0, String::new(), Map::new());
     for target in targets.iter().filter(|target| !target.only_linked) {
@@ -35,7 +37,12 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
         let options = &with_linked(target, options, &lowered)?;
         let (said, document) = match call.method.as_str() {
             "lint" => {
-                let found = session.runtime.block_on(check(&input, options, &resolver))?;
+                let mut found = session.runtime.block_on(check(&input, options, &resolver))?;
+                if resolver.made_up() {
+                    // What an image that cannot be asked may define is not called undefined.
+                    let undefined = LintRule::UndefinedVar.name();
+                    found.warnings.retain(|warning| warning.rule_name != undefined);
+                }
                 status |= found.status();
                 (lint_text(&found, input.name), serde_json::to_value(&found)?)
             }

@@ -29,15 +29,16 @@ pub(crate) enum EpochOrigin {
 const NO_TIME: i64 = 1;
 
 impl Epoch {
-    /// The epoch of a build: the one it was given, else that of the context's commit.
-    pub(crate) fn choose(given: Option<i64>, context: Option<&Path>) -> Self {
+    /// The epoch of a build: the one it was given, else that of its context: of one that is elsewhere, else of the
+    /// commit in a folder.
+    pub(crate) fn choose(given: Option<i64>, remote: Option<i64>, context: Option<&Path>) -> Self {
         match given {
             Some(seconds) => Self {
                 seconds,
                 origin: EpochOrigin::Given,
             },
             None => Self {
-                seconds: context.and_then(commit_time).unwrap_or(NO_TIME),
+                seconds: remote.or_else(|| context.and_then(commit_time)).unwrap_or(NO_TIME),
                 origin: EpochOrigin::Default,
             },
         }
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(committer_time(commit), Some(1_700_000_000));
         assert_eq!(committer_time(""), None);
         let folder = tempfile::tempdir().expect("tempdir");
-        assert_eq!(Epoch::choose(None, Some(folder.path())).seconds, NO_TIME);
-        assert_eq!(Epoch::choose(Some(7), None).origin, EpochOrigin::Given);
+        assert_eq!(Epoch::choose(None, None, Some(folder.path())).seconds, NO_TIME);
+        assert_eq!(Epoch::choose(Some(7), Some(8), None).origin, EpochOrigin::Given);
     }
 }

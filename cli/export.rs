@@ -354,7 +354,7 @@ fn epoch(record: &Record, output: &Output) -> anyhow::Result<Epoch> {
         Some(text) => {
             let seconds = text.parse();
             let seconds = seconds.with_context(|| format!("output attribute source-date-epoch={text}"))?;
-            Ok(Epoch::choose(Some(seconds), None))
+            Ok(Epoch::choose(Some(seconds), None, None))
         }
         None => Ok(record.epoch),
     }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use cbs_exec::SourceError;
 use cbs_image::ImageError;
 use cbs_image::registry::RegistryError;
 use cbs_solver::llb::VertexDigest;
@@ -89,6 +90,17 @@ fn help_for(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(help) = cause.downcast_ref::<StoreError>().and_then(of_store) {
             return Some(help.to_owned());
         }
+        match cause.downcast_ref::<SourceError>() {
+            Some(SourceError::NotLocked(_)) => return Some("lock its target again with `cbs lock`".to_owned()),
+            Some(SourceError::Git { output, .. }) if wants_credentials(output) => {
+                return Some(
+                    "give a token with --secret id=GIT_AUTH_TOKEN,env=NAME, or a key with --ssh default=FILE"
+                        .to_owned(),
+                );
+            }
+            Some(SourceError::Offline(_)) => return Some("build once without --offline".to_owned()),
+            _ => {}
+        }
         if let Some(registry) = cause.downcast_ref::<RegistryError>() {
             return registry.help();
         }
@@ -121,6 +133,17 @@ fn of_store(error: &StoreError) -> Option<&'static str> {
         StoreError::Empty { .. } => Some("the first build fills it"),
         _ => None,
     }
+}
+
+/// Whether git failed because nobody told it who we are.
+fn wants_credentials(output: &str) -> bool {
+    [
+        "could not read Username",
+        "Authentication failed",
+        "Permission denied (publickey",
+    ]
+    .iter()
+    .any(|words| output.contains(words))
 }
 
 /// An error and its causes on one line; a cause whose text its parent already shows is left out.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use cbs_frontends::dockerfile::{BuildOptions, DockerfileInput, LintWarning, NamedContext, lower};
+use cbs_frontends::dockerfile::{
+    BuildOptions, DockerfileInput, LintWarning, MainContext, MetaResolver as _, NamedContext, context_source, lower,
+};
 use cbs_image::config::ImageConfig;
 use cbs_image::platform::Platform;
 use cbs_solver::{Ctx, pb};
@@ -116,7 +118,7 @@ async fn lower_one(
                     base: None,
                 }],
                 index: false,
-                epoch: Epoch::choose(None, None),
+                epoch: Epoch::choose(None, None, None),
                 warnings: Vec::new(),
             });
         }
@@ -137,7 +139,14 @@ async fn lower_one(
     }?;
     let folder = target.folder.clone();
     let given = lowered.epoch;
-    let epoch = tokio::task::spawn_blocking(move || Epoch::choose(given, folder.as_deref())).await?;
+    let mut remote = None;
+    if given.is_none()
+        && let Some(source) = remote_source(&options)?
+    {
+        let time = resolver.source_time(source).await;
+        remote = time.with_context(|| format!("target `{}`: the time of its context", target.name))?;
+    }
+    let epoch = tokio::task::spawn_blocking(move || Epoch::choose(given, remote, folder.as_deref())).await?;
     Ok(LoweredTarget {
         platforms: lowered
             .platforms
@@ -153,6 +162,18 @@ async fn lower_one(
         epoch,
         warnings: lowered.warnings,
     })
+}
+
+/// The source of a main context that is elsewhere: its time is that of the image.
+fn remote_source(options: &BuildOptions) -> anyhow::Result<Option<pb::SourceOp>> {
+    let is_remote = matches!(
+        options.context,
+        MainContext::Git { .. } | MainContext::HttpArchive { .. } | MainContext::HttpFile { .. }
+    );
+    if !is_remote {
+        return Ok(None);
+    }
+    Ok(context_source(options)?)
 }
 
 /// The text of a fetched Dockerfile.

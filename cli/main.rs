@@ -20,6 +20,8 @@ mod fetcher;
 mod filters;
 mod gc_policy;
 mod legacy_args;
+mod lenient;
+mod lock;
 mod lower;
 mod output;
 mod planned;
@@ -30,6 +32,7 @@ mod remote;
 mod resolver;
 mod roots;
 mod session;
+mod source_time;
 mod sources;
 mod steps;
 mod target;
@@ -95,6 +98,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Build(args) => commands::build::run(&cli.global, args),
         Command::Bake(args) => commands::bake::run(&cli.global, args),
         Command::Realize(args) => commands::realize::run(&cli.global, args),
+        Command::Check(args) => commands::check::run(&cli.global, args),
+        Command::Context(command) => commands::context::run(command),
+        Command::Lock(args) => commands::lock::run(&cli.global, args),
         Command::Plan(args) => commands::plan::run(&cli.global, args),
         Command::Export(args) => commands::export::run(&cli.global, args),
         Command::Log(args) => commands::log::run(&cli.global, args),

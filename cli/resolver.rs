@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cbs_exec::Pins;
 use cbs_frontends::dockerfile::{ImageRequest, ImageStore, MetaResolver, ResolveError, ResolveMode, ResolvedImage};
 use cbs_image::ImageError;
+use cbs_image::reference::Reference;
 use cbs_image::registry::RegistryErrorKind;
 use cbs_image::source::{Freshness, ImageSource};
 use cbs_image::time::parse_rfc3339;
-use cbs_solver::{BoxFuture, EventSender, pb};
+use cbs_solver::{BoxFuture, Ctx, EventSender, pb};
+use cbs_store::Sha256Digest;
 use tokio::sync::OnceCell;
 
 use crate::epoch::commit_time;
 use crate::failure::chain;
 use crate::progress::Task;
+use crate::source_time;
 
 /// The answers of one command; each image is asked for once, however many targets use it.
 pub(crate) struct Resolver {
@@ -26,20 +30,25 @@ pub(crate) struct Resolver {
     pub(crate) layouts: BTreeMap<String, PathBuf>,
     /// Hears about the questions.
     pub(crate) events: EventSender,
+    /// What images are held to.
+    pub(crate) pins: Arc<Pins>,
+    /// Fetches what has a time.
+    pub(crate) ctx: Ctx,
     /// Answers so far.
     pub(crate) known: Mutex<HashMap<String, Arc<OnceCell<ResolvedImage>>>>,
 }
 
 impl Resolver {
-    async fn ask(&self, request: &ImageRequest) -> Result<ResolvedImage, ImageError> {
+    async fn ask(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
         let found = match &request.store {
             ImageStore::Registry => self.ask_registry(request).await?,
             ImageStore::OciLayout { store, tag } => {
                 let path = self.layouts.get(store).cloned().unwrap_or_else(|| PathBuf::from(store));
                 let digest = request.reference.digest().copied();
-                self.images
-                    .resolve_layout(path, tag.clone(), digest, &request.platform)
-                    .await?
+                let found = self.images.resolve_layout(path, tag.clone(), digest, &request.platform);
+                found
+                    .await
+                    .map_err(|err| unanswered(&request.reference.to_string(), err))?
             }
         };
         Ok(ResolvedImage {
@@ -51,8 +60,36 @@ impl Resolver {
 
     /// A tag is looked up at its registry each time, so that one that moved is seen. A registry that cannot be reached
     /// is no reason not to build with what is known, unless the user insists.
-    async fn ask_registry(&self, request: &ImageRequest) -> Result<cbs_image::source::ResolvedImage, ImageError> {
-        let (reference, platform) = (&request.reference, &request.platform);
+    ///
+    /// A tag that is locked is not looked up: its image is the one it had then.
+    async fn ask_registry(&self, request: &ImageRequest) -> Result<cbs_image::source::ResolvedImage, ResolveError> {
+        let subject = request.reference.to_string();
+        let failed = |err: ImageError| unanswered(&subject, err);
+        if request.reference.digest().is_some() {
+            return self.ask_tag(&request.reference, request).await.map_err(failed);
+        }
+        let name = format!("docker-image://{subject}");
+        let held = self.pins.held(&name).map_err(|err| unanswered(&subject, err))?;
+        let reference = match held {
+            Some(pin) => {
+                let digest = Sha256Digest::parse_oci(&pin);
+                let digest =
+                    digest.map_err(|_| unanswered(&subject, format!("`{pin}` is no digest; lock it again")))?;
+                request.reference.clone().with_digest(digest)
+            }
+            None => request.reference.clone(),
+        };
+        let found = self.ask_tag(&reference, request).await.map_err(failed)?;
+        self.pins.note(&name, found.digest.oci());
+        Ok(found)
+    }
+
+    async fn ask_tag(
+        &self,
+        reference: &Reference,
+        request: &ImageRequest,
+    ) -> Result<cbs_image::source::ResolvedImage, ImageError> {
+        let platform = &request.platform;
         let freshness = match request.mode {
             ResolveMode::Default | ResolveMode::Pull => Freshness::Current,
             ResolveMode::Local => Freshness::Known,
@@ -74,16 +111,16 @@ impl Resolver {
 }
 
 /// Whether a failure says nothing about the image.
-fn is_about_the_way(kind: &RegistryErrorKind) -> bool {
+pub(crate) fn is_about_the_way(kind: &RegistryErrorKind) -> bool {
     matches!(
         kind,
         RegistryErrorKind::Connect(_) | RegistryErrorKind::Broken(_) | RegistryErrorKind::TooManyRequests(_)
     )
 }
 
-fn unanswered(subject: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ResolveError {
+fn unanswered(subject: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ResolveError {
     ResolveError {
-        subject: subject.into(),
+        subject: subject.to_owned(),
         source: source.into(),
     }
 }
@@ -103,7 +140,7 @@ impl MetaResolver for Resolver {
                 let task = Task::begin(&self.events, &request.label);
                 let answer = self.ask(&request).await;
                 task.end(answer.as_ref().err().map(|err| chain(err)));
-                answer.map_err(|err| unanswered(request.reference.to_string(), err))
+                answer
             };
             cell.get_or_try_init(ask).await.cloned()
         })
@@ -136,9 +173,14 @@ impl MetaResolver for Resolver {
                         .and_then(parse_rfc3339)
                         .map(|instant| instant.0))
                 }
+                "git" | "http" | "https" => {
+                    let identifier = source.identifier.clone();
+                    let time = source_time::of_remote(source, &self.ctx, self.images.store()).await;
+                    time.map_err(|err| unanswered(&identifier, err.into_boxed_dyn_error()))
+                }
                 _ => Err(unanswered(
-                    source.identifier.clone(),
-                    "the time of this kind of source cannot be told yet; give SOURCE_DATE_EPOCH as a number",
+                    &source.identifier,
+                    "this kind of source has no time; give SOURCE_DATE_EPOCH as a number",
                 )),
             }
         })

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) runtime: tokio::runtime::Runtime,
     /// Gives images.
     pub(crate) images: ImageSource,
+    /// Whether it may be used.
+    pub(crate) network: Network,
     /// Fires at the first signal.
     pub(crate) cancel: CancellationToken,
     /// Keeps what is made from gc.
@@ -120,6 +122,7 @@ impl Session {
             display: Display::start(progress),
             runtime,
             images,
+            network,
             cancel,
             lease,
             gc: global.settings.gc.clone(),

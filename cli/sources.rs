@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
-use cbs_exec::{ExecConfig, SandboxConfig, SecretSource, SshSource, UserNetwork};
+use cbs_exec::{ExecConfig, Pins, SandboxConfig, SecretSource, SshSource, UserNetwork};
 use cbs_frontends::bake;
 use cbs_fuse::Privilege;
 
@@ -22,6 +22,8 @@ pub(crate) struct Sources {
     pub(crate) secrets: BTreeMap<String, SecretSource>,
     /// Agents by id.
     pub(crate) ssh: BTreeMap<String, SshSource>,
+    /// What mutable sources are held to.
+    pub(crate) pins: Arc<Pins>,
     /// What steps are allowed.
     pub(crate) sandbox: SandboxConfig,
 }
@@ -94,6 +96,8 @@ impl Sources {
             layouts: self.layouts.clone(),
             secrets: self.secrets.clone(),
             ssh: self.ssh.clone(),
+            pins: self.pins.clone(),
+            network: session.network,
             sandbox,
             privilege: Privilege::detect(),
             lower_mode: session.lower_mode.or(session.settings.lower_mode.forced()),

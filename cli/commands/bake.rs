@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cbs_frontends::bake::{BakeOptions, Fetcher, Listing, LocalHost, NoFetcher, list, load};
-use cbs_image::source::Network;
 
 use super::{finish, print};
 use crate::args::Global;
@@ -31,7 +30,7 @@ pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> 
     let options = options(args)?;
     // Only a definition that is elsewhere needs the store before it is known what to build.
     let early = match args.targets.first() {
-        Some(word) if is_remote(word) => Some(Session::start(global, args.common.progress, Network::Online)?),
+        Some(word) if is_remote(word) => Some(Session::start(global, args.common.progress, args.common.network())?),
         _ => None,
     };
     let session_fetcher = early.as_ref().map(SessionFetcher);
@@ -55,7 +54,7 @@ pub(crate) fn run(global: &Global, args: &BakeArgs) -> anyhow::Result<ExitCode> 
     };
     let session = match early {
         Some(session) => session,
-        None => Session::start(global, args.common.progress, Network::Online)?,
+        None => Session::start(global, args.common.progress, args.common.network())?,
     };
     let mut planned = Planned::new(global);
     planned.add_bake(&bake, &options, |target| format!("{file}#{target}"))?;

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use cbs_image::codec::Decoder;
-use cbs_image::source::Network;
 
 use super::{finish, plan};
 use crate::args::Global;
@@ -26,7 +25,7 @@ pub(crate) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
     if args.quiet {
         common.progress = Some(ProgressMode::Quiet);
     }
-    let session = Session::start(global, common.progress, Network::Online)?;
+    let session = Session::start(global, common.progress, common.network())?;
     let input = standard_input(args, &session)?;
     let mut planned = Planned::new(global);
     planned.add_build(args, &input, root_name(args))?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use cbs_solver::{CacheUse, OnFailure};
@@ -11,10 +12,14 @@ use super::print;
 use crate::build::{Built, Outcome, Recheck, Settings, build};
 use crate::build_args::{CommonBuildArgs, ProgressMode};
 use crate::calls;
+use crate::failure::Usage;
 use crate::gc_policy::collect_when_over;
+use crate::lock;
+use crate::output::Output;
 use crate::planned::Planned;
 use crate::progress::human_bytes;
 use crate::session::{Session, SolveSettings};
+use crate::target::BuildTarget;
 
 /// How the digests of results are answered.
 #[derive(Clone, Debug)]
@@ -33,10 +38,16 @@ pub(crate) enum Answers {
 /// Builds, or does what is asked for instead.
 pub(crate) fn finish(
     mut session: Session,
-    planned: Planned,
+    mut planned: Planned,
     common: &CommonBuildArgs,
     answers: &Answers,
 ) -> anyhow::Result<ExitCode> {
+    if common.locked {
+        planned.sources.pins = Arc::new(lock::load(&planned.targets)?);
+    }
+    if common.offline {
+        refuse_uploads(&planned.targets)?;
+    }
     if planned.targets.iter().any(|target| target.call.is_some()) {
         return calls::answer(&session, planned);
     }
@@ -121,6 +132,20 @@ fn collect(session: Session) -> u64 {
         tell!("warning: cannot collect: {err:#}");
         0
     })
+}
+
+/// Without the network nothing can be pushed; that is said before anything is built.
+fn refuse_uploads(targets: &[BuildTarget]) -> anyhow::Result<()> {
+    let pushes = |output: &Output| matches!(output.attrs.get("push").map(String::as_str), Some("true" | "1"));
+    let uploads = |target: &&BuildTarget| target.outputs.iter().any(pushes);
+    match targets.iter().find(uploads) {
+        Some(target) => Err(Usage(format!(
+            "--offline: target `{}` is to be pushed to a registry",
+            target.name
+        ))
+        .into()),
+        None => Ok(()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -2,8 +2,10 @@
 
 pub(crate) mod bake;
 pub(crate) mod build;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod doctor;
 pub(crate) mod du;
 pub(crate) mod export;
@@ -11,6 +13,7 @@ pub(crate) mod finish;
 pub(crate) mod gc;
 pub(crate) mod graph;
 pub(crate) mod inspect;
+pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod mount;
 pub(crate) mod plan;

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use cbs_frontends::bake::{BakeOptions, LocalHost, NoFetcher, load};
 use cbs_image::platform::Platform;
-use cbs_image::source::Network;
 use cbs_solver::read_definition;
 
 use super::bake::{has_bake_file, has_compose_file, root_file};
@@ -24,7 +23,7 @@ use crate::target::{BuildTarget, Work};
 pub(crate) fn run(global: &Global, args: &RealizeArgs) -> anyhow::Result<ExitCode> {
     // Everything local is read before anything starts.
     let planned = plan(global, args)?;
-    let session = Session::start(global, args.common.progress, Network::Online)?;
+    let session = Session::start(global, args.common.progress, args.common.network())?;
     let mut common = args.common.clone();
     common.recheck |= args.check;
     finish(session, planned, &common, &finish::Answers::PerTarget)

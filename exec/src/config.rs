@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use cbs_fuse::{LowerMode, Privilege};
-use cbs_image::source::ImageSource;
+use cbs_image::source::{ImageSource, Network};
 use cbs_solver::llb::VertexDigest;
 use cbs_store::{Lease, Store};
 
@@ -25,6 +25,10 @@ pub struct ExecConfig {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Ssh agents by id.
     pub ssh: BTreeMap<String, SshSource>,
+    /// What mutable sources are held to, and where is noted what they are.
+    pub pins: Arc<crate::Pins>,
+    /// Whether git and http sources may be asked and fetched.
+    pub network: Network,
     /// Settings of the containers.
     pub sandbox: SandboxConfig,
     /// Whose root we are.

@@ -44,7 +44,7 @@ pub(crate) fn tar_error(error: TarError) -> StepError {
 pub(crate) fn source_error(error: SourceError) -> StepError {
     let kind = match &error {
         SourceError::Store(_) | SourceError::Io { .. } | SourceError::Facts { .. } => FailureKind::System,
-        SourceError::Http { .. } => FailureKind::Network,
+        SourceError::Http { .. } | SourceError::Offline(_) => FailureKind::Network,
         SourceError::Checksum { .. } => FailureKind::Mismatch,
         SourceError::UnknownScheme(_) | SourceError::NoGit { .. } => FailureKind::Unsupported,
         SourceError::Attribute { .. } => FailureKind::Invalid,
@@ -52,6 +52,7 @@ pub(crate) fn source_error(error: SourceError) -> StepError {
         | SourceError::HttpStatus { .. }
         | SourceError::Git { .. }
         | SourceError::GitReference { .. }
+        | SourceError::NotLocked(_)
         | SourceError::UnknownLocal(_) => FailureKind::MissingSource,
         SourceError::Ingest(_) | SourceError::Edit(_) => FailureKind::System,
     };

@@ -19,7 +19,7 @@ mod source;
 pub use config::{ExecConfig, SandboxConfig, SecretSource, SshSource, StepResources};
 pub use executor::LocalExecutor;
 pub use run::{UserNetwork, UserNetworkTool};
-pub use source::SourceError;
+pub use source::{Pins, SourceError};
 
 /// Runs disk or hashing work off the async workers; a panic there is a panic here.
 pub(crate) async fn blocking<T, F>(work: F) -> T

@@ -70,6 +70,8 @@ impl World {
             layouts: BTreeMap::new(),
             secrets: BTreeMap::from([("token".to_owned(), SecretSource::Value(b"s3cret".as_slice().into()))]),
             ssh: BTreeMap::new(),
+            pins: Arc::default(),
+            network: Network::Online,
             sandbox: SandboxConfig::default(),
             privilege: Privilege::detect(),
             lower_mode: self.mode,

@@ -9,10 +9,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use cbs_image::source::Network;
+
 use super::SourceError;
 
 /// What a `git` source op asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GitRequest {
     /// The remote, as git takes it.
     pub(crate) remote: String,
@@ -32,15 +34,8 @@ pub(crate) struct GitRequest {
     pub(crate) ssh_socket: Option<PathBuf>,
     /// Lines of a known_hosts file.
     pub(crate) known_hosts: Option<String>,
-}
-
-/// A commit a remote names now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Commit {
-    /// 40 (or 64) hex digits.
-    pub(crate) id: String,
-    /// The ref it was found under, to be fetched; `None` when the request named the commit itself.
-    pub(crate) reference: Option<String>,
+    /// Whether the remote may be asked.
+    pub(crate) network: Network,
 }
 
 impl GitRequest {
@@ -57,20 +52,34 @@ impl GitRequest {
             remote,
             reference: reference.to_owned(),
             subdir: subdir.trim_matches('/').to_owned(),
-            ..Self::default()
+            keep_git_dir: false,
+            checksum: None,
+            skip_submodules: false,
+            auth_header: None,
+            ssh_socket: None,
+            known_hosts: None,
+            network: Network::Online,
         }
     }
 
-    /// Asks the remote what the reference is now; a full commit id needs no asking.
+    /// The commit the request names itself, by its reference or a whole checksum.
+    ///
+    /// # Errors
+    /// [`SourceError::Checksum`] when reference and checksum name different ones.
+    pub(crate) fn own_commit(&self) -> Result<Option<String>, SourceError> {
+        if is_commit(&self.reference) {
+            return self.check(self.reference.clone()).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Asks the remote which commit the reference is now; a full commit id needs no asking.
     ///
     /// # Errors
     /// [`SourceError::Git`] when the remote cannot be asked or has no such reference.
-    pub(crate) fn resolve(&self) -> Result<Commit, SourceError> {
-        if is_commit(&self.reference) {
-            return self.check(Commit {
-                id: self.reference.clone(),
-                reference: None,
-            });
+    pub(crate) fn resolve(&self) -> Result<String, SourceError> {
+        if let Some(id) = self.own_commit()? {
+            return Ok(id);
         }
         let wanted = if self.reference.is_empty() {
             "HEAD"
@@ -93,10 +102,7 @@ impl GitRequest {
             if let Some(id) = find(&name) {
                 // An annotated tag stands for the commit it points to.
                 let id = find(&format!("{name}^{{}}")).unwrap_or(id).to_owned();
-                return self.check(Commit {
-                    id,
-                    reference: Some(name),
-                });
+                return self.check(id);
             }
         }
         Err(SourceError::GitReference {
@@ -105,12 +111,16 @@ impl GitRequest {
         })
     }
 
-    fn check(&self, commit: Commit) -> Result<Commit, SourceError> {
+    /// Compares a commit with the checksum, if there is one.
+    ///
+    /// # Errors
+    /// [`SourceError::Checksum`].
+    pub(crate) fn check(&self, commit: String) -> Result<String, SourceError> {
         match &self.checksum {
-            Some(expected) if !commit.id.starts_with(expected.as_str()) => Err(SourceError::Checksum {
+            Some(expected) if !commit.starts_with(expected.as_str()) => Err(SourceError::Checksum {
                 what: format!("{}#{}", self.redacted(), self.reference),
                 expected: expected.clone(),
-                actual: commit.id,
+                actual: commit,
             }),
             _ => Ok(commit),
         }
@@ -121,7 +131,7 @@ impl GitRequest {
     ///
     /// # Errors
     /// [`SourceError`] with what git said.
-    pub(crate) fn checkout(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
+    pub(crate) fn checkout(&self, commit: &str, mirror: &Path, target: &Path) -> Result<i64, SourceError> {
         if !mirror.join("HEAD").exists() {
             self.git(
                 None,
@@ -133,37 +143,21 @@ impl GitRequest {
                 ],
             )?;
         }
-        let have = format!("{}^{{commit}}", commit.id);
-        if self.git(Some(mirror), ["cat-file", "-e", &have]).is_err() {
-            let what = commit.reference.as_deref().unwrap_or(&commit.id);
-            let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", &self.remote, what];
-            // A server may refuse to serve a commit by its id, or to be shallow: then everything is fetched.
-            if self.git(Some(mirror), shallow).is_err() || self.git(Some(mirror), ["cat-file", "-e", &have]).is_err() {
-                let all = [
-                    "fetch",
-                    "--quiet",
-                    "--tags",
-                    "--",
-                    &self.remote,
-                    "+refs/*:refs/remotes/cbs/*",
-                ];
-                self.git(Some(mirror), all)?;
-            }
-        }
+        self.bring(commit, mirror)?;
         if self.keep_git_dir {
             self.clone_with_history(commit, mirror, target)?;
         } else {
             let tree = format!("--work-tree={}", target.display());
             self.git(
                 Some(mirror),
-                [tree.as_str(), "checkout", "--quiet", "--force", &commit.id, "--", "."],
+                [tree.as_str(), "checkout", "--quiet", "--force", commit, "--", "."],
             )?;
             if !self.skip_submodules && target.join(".gitmodules").exists() {
                 self.clone_with_history(commit, mirror, target)?;
-                std::fs::remove_dir_all(target.join(".git")).map_err(SourceError::io("remove", target))?;
+                remove_git_dirs(target)?;
             }
         }
-        let time = self.git(Some(mirror), ["show", "--no-patch", "--format=%ct", &commit.id])?;
+        let time = self.git(Some(mirror), ["show", "--no-patch", "--format=%ct", commit])?;
         time.trim().parse().map_err(|_| SourceError::Git {
             remote: self.redacted(),
             command: "show".to_owned(),
@@ -171,8 +165,42 @@ impl GitRequest {
         })
     }
 
+    /// Fetches a commit into the mirror, unless it is there.
+    fn bring(&self, commit: &str, mirror: &Path) -> Result<(), SourceError> {
+        let object = format!("{commit}^{{commit}}");
+        let has_it = || self.git(Some(mirror), ["cat-file", "-e", &object]).is_ok();
+        if has_it() {
+            return Ok(());
+        }
+        if self.network == Network::Offline {
+            return Err(SourceError::Offline(format!("{}#{commit}", self.redacted())));
+        }
+        let reference = if self.reference.is_empty() {
+            "HEAD"
+        } else {
+            &self.reference
+        };
+        // The reference first: not every server gives out commits by their id. It may have moved, though.
+        for what in [reference, commit] {
+            let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--", &self.remote, what];
+            if self.git(Some(mirror), shallow).is_ok() && has_it() {
+                return Ok(());
+            }
+        }
+        // A server may refuse to be shallow, too: then everything is fetched.
+        let all = [
+            "fetch",
+            "--quiet",
+            "--tags",
+            "--",
+            &self.remote,
+            "+refs/*:refs/remotes/cbs/*",
+        ];
+        self.git(Some(mirror), all).map(drop)
+    }
+
     /// A work tree that has `.git`, a shallow one, with submodules.
-    fn clone_with_history(&self, commit: &Commit, mirror: &Path, target: &Path) -> Result<(), SourceError> {
+    fn clone_with_history(&self, commit: &str, mirror: &Path, target: &Path) -> Result<(), SourceError> {
         let at = |arguments: &[&str]| {
             let target = target.to_string_lossy();
             let mut all = vec!["-C", target.as_ref()];
@@ -187,14 +215,34 @@ impl GitRequest {
             "--quiet",
             "--depth=1",
             &mirror.to_string_lossy(),
-            &commit.id,
+            commit,
         ])?;
         at(&["checkout", "--quiet", "--force", "FETCH_HEAD"])?;
         at(&["remote", "add", "origin", &self.remote])?;
         if !self.skip_submodules {
             at(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
         }
+        // What stays behind is part of an image: no password of the remote, no trace of the mirror.
+        at(&["remote", "set-url", "origin", &self.redacted()])?;
+        at(&["reflog", "expire", "--all", "--expire=now"])?;
+        let head = target.join(".git/FETCH_HEAD");
+        match std::fs::remove_file(&head) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                return Err(SourceError::io("remove", &head)(err));
+            }
+            _ => {}
+        }
         Ok(())
+    }
+
+    /// The host of the remote, with its port.
+    pub(crate) fn host(&self) -> &str {
+        let rest = self
+            .remote
+            .split_once("://")
+            .map_or(self.remote.as_str(), |(_, rest)| rest);
+        let host = rest.split('/').next().unwrap_or_default();
+        host.rsplit_once('@').map_or(host, |(_, host)| host)
     }
 
     /// The remote without user and password, for messages.
@@ -226,6 +274,10 @@ impl GitRequest {
             .env_remove("GIT_WORK_TREE")
             .env_remove("GIT_INDEX_FILE")
             .stdin(Stdio::null());
+        if self.network == Network::Offline {
+            // Submodules must not be fetched behind our back, either.
+            command.env("GIT_ALLOW_PROTOCOL", "file");
+        }
         let mut ssh = "ssh -F /dev/null -o BatchMode=yes".to_owned();
         if self.known_hosts.is_none() {
             ssh.push_str(" -o StrictHostKeyChecking=accept-new");
@@ -306,6 +358,25 @@ pub(crate) fn set_times(dir: &Path, seconds: i64) -> Result<(), SourceError> {
     Ok(())
 }
 
+/// Removes what git keeps in a checkout and in its submodules. No repository can hold a file of that name itself.
+fn remove_git_dirs(checkout: &Path) -> Result<(), SourceError> {
+    let mut pending = vec![checkout.to_owned()];
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir).map_err(SourceError::io("list", &dir))? {
+            let entry = entry.map_err(SourceError::io("list", &dir))?;
+            let path = entry.path();
+            let kind = entry.file_type().map_err(SourceError::io("look at", &path))?;
+            match (entry.file_name() == ".git", kind.is_dir()) {
+                (true, true) => std::fs::remove_dir_all(&path).map_err(SourceError::io("remove", &path))?,
+                (true, false) => std::fs::remove_file(&path).map_err(SourceError::io("remove", &path))?,
+                (false, true) => pending.push(path),
+                (false, false) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether a reference is a full commit id.
 fn is_commit(reference: &str) -> bool {
     matches!(reference.len(), 40 | 64)
@@ -350,11 +421,7 @@ mod tests {
         );
         let commit = request.resolve().expect("main");
         request.reference = "v1".to_owned();
-        assert_eq!(
-            request.resolve().expect("tag").id,
-            commit.id,
-            "a tag stands for its commit"
-        );
+        assert_eq!(request.resolve().expect("tag"), commit, "a tag stands for its commit");
         let target = dir.path().join("out");
         std::fs::create_dir(&target).expect("mkdir");
         let time = request
@@ -374,10 +441,8 @@ mod tests {
 
     #[test]
     fn secrets_of_a_remote_are_not_shown() {
-        let request = GitRequest {
-            remote: "https://user:pass@example.com/x.git".into(),
-            ..GitRequest::default()
-        };
+        let mut request = GitRequest::parse("git://example.com/x.git", None);
+        request.remote = "https://user:pass@example.com/x.git".to_owned();
         assert_eq!(request.redacted(), "https://example.com/x.git");
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
+use cbs_image::source::Network;
 use cbs_store::{
     BlobDigest, BlobStore, Directory, DirectoryStore, Entry, KeyHasher, Layer, Metadata, Node, Sha256Digest, Snapshot,
     Store, StoreError, Timestamp,
@@ -130,6 +131,7 @@ pub(crate) async fn fetch(
     client: &reqwest::Client,
     store: &Store,
     request: &HttpRequest,
+    network: Network,
     progress: impl Fn(u64, Option<u64>) + Send + Sync + 'static,
 ) -> Result<Download, SourceError> {
     if let Some(sum) = request.checksum
@@ -138,6 +140,10 @@ pub(crate) async fn fetch(
         return Ok(known);
     }
     let before = known(store, FACTS, &request.url).await?;
+    if network == Network::Offline {
+        let before = before.ok_or_else(|| SourceError::Offline(request.url.clone()))?;
+        return check(request, before);
+    }
     let mut attempt = 0;
     let response = loop {
         attempt += 1;

@@ -3,8 +3,10 @@
 
 pub(crate) mod bridge;
 pub(crate) mod git;
+mod git_source;
 pub(crate) mod http;
 mod local;
+mod pins;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,16 +17,15 @@ use cbs_image::platform::Platform;
 use cbs_image::reference::Reference;
 use cbs_image::source::{Freshness, ResolvedImage};
 use cbs_solver::{Progress, SourcePin, Step, StepError, pb};
-use cbs_store::edit::{EditError, subtree};
-use cbs_store::ingest::{Eagerness, IngestError, Owners, ScanOptions, scan};
-use cbs_store::patterns::PathFilter;
-use cbs_store::{KeyHasher, Metadata, Sha256Digest, Sharing, Snapshot, StoreError, Timestamp};
+use cbs_store::edit::EditError;
+use cbs_store::ingest::IngestError;
+use cbs_store::{KeyHasher, Sha256Digest, Snapshot, StoreError};
 
 use crate::blocking;
 use crate::error::source_error;
 use crate::executor::Shared;
-use git::GitRequest;
 use http::HttpRequest;
+pub use pins::Pins;
 
 /// A source that cannot be had; the message names it.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,12 @@ pub enum SourceError {
         /// What was asked for.
         reference: String,
     },
+    /// Every source is held to a pin, and this one has none.
+    #[error("`{0}` is not locked")]
+    NotLocked(String),
+    /// Only the network has it, and the network must not be used.
+    #[error("`{0}` is not in the store, and the network may not be used")]
+    Offline(String),
     /// A local context the caller did not give.
     #[error("local context `{0}` is not known")]
     UnknownLocal(String),
@@ -141,7 +148,7 @@ pub(crate) async fn pin(shared: &Arc<Shared>, step: &Step) -> Result<SourcePin, 
         "docker-image" | "oci-layout" => pin_image(shared, step, op, scheme, rest).await,
         "local" => pin_local(shared, step, rest).await,
         "http" | "https" => pin_http(shared, step, op).await,
-        "git" => pin_git(shared, step, op).await,
+        "git" => git_source::pin(shared, op).await,
         _ => Err(source_error(SourceError::UnknownScheme(op.identifier.clone()))),
     }
 }
@@ -180,7 +187,7 @@ pub(crate) async fn fetch(shared: &Arc<Shared>, step: &Step) -> Result<Option<Sn
             let shared = Arc::clone(shared);
             blocking(move || local::store_bytes(&shared, &scan)).await.map(Some)
         }
-        "git" => fetch_git(shared, step, op).await.map(Some),
+        "git" => git_source::fetch(shared, step, op).await.map(Some),
         // An http source is whole once it is pinned.
         _ => match step.pin.as_ref().and_then(|pin| pin.snapshot.clone()) {
             Some(snapshot) => Ok(Some(snapshot)),
@@ -240,11 +247,7 @@ async fn resolve_image(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> 
                 err,
             )
         })?;
-        let freshness = match op.attrs.get("image.resolvemode").map(String::as_str) {
-            Some("pull") => Freshness::Current,
-            _ => Freshness::Known,
-        };
-        images.resolve(&reference, &platform, freshness).await
+        return resolve_reference(shared, reference, &platform, op).await;
     } else {
         let (name, digest) = rest.split_once('@').unwrap_or((rest, ""));
         let digest = if digest.is_empty() {
@@ -266,6 +269,37 @@ async fn resolve_image(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> 
         images.resolve_layout(path, tag, digest, &platform).await
     };
     resolved.map_err(|err| source_error(err.into()))
+}
+
+/// An image of a registry; one without a digest is mutable.
+async fn resolve_reference(
+    shared: &Shared,
+    reference: Reference,
+    platform: &Platform,
+    op: &pb::SourceOp,
+) -> Result<ResolvedImage, StepError> {
+    let freshness = match op.attrs.get("image.resolvemode").map(String::as_str) {
+        Some("pull") => Freshness::Current,
+        _ => Freshness::Known,
+    };
+    let (images, pins) = (&shared.config.images, &shared.config.pins);
+    if reference.digest().is_some() {
+        let found = images.resolve(&reference, platform, freshness).await;
+        return found.map_err(|err| source_error(err.into()));
+    }
+    let name = format!("docker-image://{}", reference.clone().with_default_tag());
+    let reference = match pins.held(&name).map_err(source_error)? {
+        Some(pin) => {
+            let digest =
+                Sha256Digest::parse_oci(&pin).map_err(|_| source_error(SourceError::NotLocked(name.clone())))?;
+            reference.with_digest(digest)
+        }
+        None => reference,
+    };
+    let found = images.resolve(&reference, platform, freshness).await;
+    let found = found.map_err(|err| source_error(err.into()))?;
+    pins.note(&name, found.digest.oci());
+    Ok(found)
 }
 
 async fn pin_local(shared: &Arc<Shared>, step: &Step, name: &str) -> Result<SourcePin, StepError> {
@@ -292,17 +326,25 @@ async fn pin_local(shared: &Arc<Shared>, step: &Step, name: &str) -> Result<Sour
 }
 
 async fn pin_http(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<SourcePin, StepError> {
-    let request = http_request(shared, op).map_err(source_error)?;
+    let mut request = http_request(shared, op).map_err(source_error)?;
+    let is_mutable = request.checksum.is_none();
+    if is_mutable && let Some(pin) = shared.config.pins.held(&request.url).map_err(source_error)? {
+        let malformed = |_| source_error(SourceError::NotLocked(request.url.clone()));
+        request.checksum = Some(Sha256Digest::parse_oci(&pin).map_err(malformed)?);
+    }
     let (progress, id) = (step.progress.clone(), format!("downloading {}", request.file_name()));
     let report = {
         let (progress, id) = (progress.clone(), id.clone());
         move |current, total: Option<u64>| progress.update(&id, current, total.unwrap_or(0))
     };
     let store = &shared.config.store;
-    let download = http::fetch(shared.http(), store, &request, report)
+    let download = http::fetch(shared.http(), store, &request, shared.config.network, report)
         .await
         .map_err(source_error)?;
     progress.done(&id);
+    if is_mutable {
+        shared.config.pins.note(&request.url, download.text());
+    }
     let (store, text) = (store.clone(), download.text());
     blocking(move || {
         let snapshot = request.snapshot(&store, &download).map_err(source_error)?;
@@ -353,106 +395,6 @@ fn http_request(shared: &Shared, op: &pb::SourceOp) -> Result<HttpRequest, Sourc
         gid: number("http.gid", 10)?.unwrap_or(0),
         headers,
     })
-}
-
-fn git_request(shared: &Shared, op: &pb::SourceOp) -> Result<GitRequest, StepError> {
-    let attrs = &op.attrs;
-    let flag = |name: &str| attrs.get(name).is_some_and(|value| value == "true");
-    let text = |name: &str| attrs.get(name).cloned().filter(|value| !value.is_empty());
-    let mut request = GitRequest::parse(&op.identifier, attrs.get("git.fullurl").map(String::as_str));
-    request.keep_git_dir = flag("git.keepgitdir");
-    request.skip_submodules = flag("git.skipsubmodules");
-    request.checksum = text("git.checksum");
-    request.known_hosts = text("git.knownsshhosts");
-    if let Some(id) = attrs.get("git.mountsshsock") {
-        request.ssh_socket = crate::run::ssh_socket(shared, id)?;
-    }
-    if let Some(id) = attrs.get("git.authheadersecret")
-        && let Some(value) = shared.secret(id, true)?
-    {
-        request.auth_header = Some(String::from_utf8_lossy(&value).trim().to_owned());
-    } else if let Some(id) = attrs.get("git.authtokensecret")
-        && let Some(value) = shared.secret(id, true)?
-    {
-        let pair = format!("x-access-token:{}", String::from_utf8_lossy(&value).trim());
-        request.auth_header = Some(format!("basic {}", git::base64(pair.as_bytes())));
-    }
-    Ok(request)
-}
-
-async fn pin_git(shared: &Arc<Shared>, _step: &Step, op: &pb::SourceOp) -> Result<SourcePin, StepError> {
-    let request = git_request(shared, op)?;
-    blocking(move || {
-        let commit = request.resolve().map_err(source_error)?;
-        let mut key = KeyHasher::new("cbs.source.git.v1");
-        key.field(commit.id.as_bytes()).field(request.subdir.as_bytes());
-        key.number(u64::from(request.keep_git_dir))
-            .number(u64::from(request.skip_submodules));
-        Ok(SourcePin {
-            key: key.finish().to_vec(),
-            text: commit.id,
-            snapshot: None,
-        })
-    })
-    .await
-}
-
-async fn fetch_git(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<Snapshot, StepError> {
-    let request = git_request(shared, op)?;
-    let (shared, cancel) = (Arc::clone(shared), step.cancel.clone());
-    let pinned = step.pin.as_ref().map(|pin| pin.text.clone());
-    blocking(move || {
-        let mut commit = request.resolve().map_err(source_error)?;
-        if let Some(id) = pinned
-            && commit.id != id
-        {
-            // The branch moved since it was pinned; the pinned commit is what was promised.
-            commit = git::Commit { id, reference: None };
-        }
-        let config = &shared.config;
-        let mirror = config
-            .store
-            .cache_mount(&format!("git {}", request.remote), Sharing::Locked, &|| {
-                cancel.is_cancelled()
-            })?
-            .ok_or_else(StepError::cancelled)?;
-        let target = config.lease.new_dir("git")?;
-        let result = read_checkout(&shared, &request, &commit, &mirror.path, &target);
-        config.lease.discard(target);
-        let mut mirror = mirror;
-        mirror.seeded()?;
-        let tree = result.map_err(source_error)?;
-        local::as_snapshot(&config.store, tree)
-    })
-    .await
-}
-
-/// Checks a commit out and takes its files in; their times become the commit's, so that a commit is always one tree.
-fn read_checkout(
-    shared: &Shared,
-    request: &GitRequest,
-    commit: &git::Commit,
-    mirror: &Path,
-    target: &Path,
-) -> Result<cbs_store::TreeDigest, SourceError> {
-    let time = request.checkout(commit, mirror, target)?;
-    git::set_times(target, time)?;
-    let store = &shared.config.store;
-    let options = ScanOptions {
-        filter: &PathFilter::default(),
-        owners: Owners::Root,
-        root: &Metadata::new(0o755),
-        cache: None,
-        eagerness: Eagerness::SmallFiles,
-        now: Timestamp::default(),
-        threads: shared.threads,
-    };
-    let scanned = scan(store, target, &options)?;
-    scanned.store(store)?;
-    if request.subdir.is_empty() {
-        return Ok(scanned.tree);
-    }
-    Ok(subtree(store, &scanned.tree, &request.subdir)?)
 }
 
 /// A JSON list in an attribute; empty when the attribute is absent.

@@ -37,6 +37,8 @@
 //! assert_eq!(lowered.platforms[0].definition.def.len(), 3, "the context, the copy and the terminal op");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+#![doc = include_str!("differences.md")]
 
 mod ast;
 mod frontend;
@@ -54,7 +56,7 @@ mod subrequest;
 pub use frontend::{DockerfileInput, FrontendError, Lowered, PlatformResult, check, lower, outline, targets};
 pub use git_ref::{GitRef, GitRefError, Transport};
 pub use lint::{LintRule, LintWarning};
-pub use lower::{BaseImage, context_definition};
+pub use lower::{BaseImage, context_definition, context_source};
 pub use options::{BuildOptions, HostAddress, MainContext, NamedContext, NoCache, OptionError, Resources};
 pub use parse::{Syntax, detect_syntax};
 pub use resolver::{ImageRequest, ImageStore, MetaResolver, ResolveError, ResolveMode, ResolvedImage};

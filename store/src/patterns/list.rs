@@ -121,6 +121,20 @@ impl PatternList {
         matched
     }
 
+    /// Which pattern decided what [`matches`](Self::matches) answers, counted from zero among the patterns that are not
+    /// empty; `None` when no pattern has an opinion on the path.
+    pub fn deciding(&self, path: impl AsRef<[u8]>) -> Option<usize> {
+        let path = path.as_ref();
+        let (mut matched, mut decided) = (false, None);
+        for (index, pattern) in self.patterns.iter().enumerate() {
+            if pattern.exclusion == matched && pattern.matches_or_parent(path) {
+                matched = !pattern.exclusion;
+                decided = Some(index);
+            }
+        }
+        decided
+    }
+
     /// Like [`matches`](Self::matches) for a walk: `parent` is what this returned for the directory that holds `path`
     /// (`None` for names at the top), and the second result serves the children of `path`.
     pub fn matches_below(&self, path: impl AsRef<[u8]>, parent: Option<&ParentMatch>) -> (bool, ParentMatch) {

@@ -93,7 +93,10 @@ pub fn context_definition(options: &BuildOptions) -> Result<Option<pb::Definitio
 }
 
 /// The source op of the main context, when it is a plain source.
-pub(super) fn context_source(options: &BuildOptions) -> Result<Option<pb::SourceOp>, GitRefError> {
+///
+/// # Errors
+/// [`GitRefError`] when the URL of a git context cannot be read.
+pub fn context_source(options: &BuildOptions) -> Result<Option<pb::SourceOp>, GitRefError> {
     Ok(match &options.context {
         MainContext::Local { name } => Some(local(options, name, Vec::new()).to_source()),
         MainContext::Git { url } => {

@@ -167,7 +167,7 @@ impl<'a> Convert<'a> {
                     source: git_op(&git),
                     platform: None,
                 };
-                let node = self.graph.add(op, named(name), None);
+                let node = self.graph.add(op, named(name), Some(cmd.head.lines));
                 Ok(step(
                     Some(node),
                     pb::FileActionCopy {
@@ -185,7 +185,7 @@ impl<'a> Convert<'a> {
                         platform: None,
                     },
                     named(name),
-                    None,
+                    Some(cmd.head.lines),
                 );
                 let copy = pb::FileActionCopy {
                     src: clean_path(&format!("/{file}")),

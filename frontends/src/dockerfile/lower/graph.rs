@@ -171,22 +171,43 @@ impl Graph {
             .collect())
     }
 
-    /// Positions of all that the roots need, in the order of the graph.
+    /// Positions of all that the roots need, in the order a depth-first walk from the roots leaves them. Equal ops of
+    /// different stages become one vertex, and the last one of this order gives it its name, as with BuildKit.
     fn reachable(&self, roots: &[Option<NodeId>]) -> Vec<usize> {
-        let mut needed = vec![false; self.nodes.len()];
+        let mut seen = vec![false; self.nodes.len()];
+        let mut order = Vec::new();
+        // A chain of stages may be long, so the walk keeps its own stack.
+        let mut open: Vec<(usize, Vec<NodeId>)> = Vec::new();
         for root in roots.iter().flatten() {
-            needed[root.0] = true;
-        }
-        for index in (0..self.nodes.len()).rev() {
-            if needed[index] {
-                self.nodes[index].op.for_each_input(&mut |input| needed[input.0] = true);
+            if std::mem::replace(&mut seen[root.0], true) {
+                continue;
+            }
+            open.push((root.0, self.nodes[root.0].op.inputs_reversed()));
+            while let Some((index, inputs)) = open.last_mut() {
+                match inputs.pop() {
+                    Some(input) if !std::mem::replace(&mut seen[input.0], true) => {
+                        open.push((input.0, self.nodes[input.0].op.inputs_reversed()));
+                    }
+                    Some(_) => {}
+                    None => {
+                        order.push(*index);
+                        open.pop();
+                    }
+                }
             }
         }
-        (0..self.nodes.len()).filter(|&index| needed[index]).collect()
+        order
     }
 }
 
 impl NodeOp {
+    fn inputs_reversed(&self) -> Vec<NodeId> {
+        let mut inputs = Vec::new();
+        self.for_each_input(&mut |input| inputs.push(input));
+        inputs.reverse();
+        inputs
+    }
+
     fn for_each_input(&self, visit: &mut dyn FnMut(NodeId)) {
         match self {
             Self::Source { .. } | Self::Local(_) | Self::Input(_) => {}

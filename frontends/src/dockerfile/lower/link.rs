@@ -35,7 +35,7 @@ impl<'a> Convert<'a> {
             let checked = self.check_cycles();
             self.note(checked);
         }
-        if self.stages.len() == 1 {
+        if self.stages.len() == 1 && !self.mounts_scratch {
             self.stages[0].label.clear();
         }
     }
@@ -53,9 +53,9 @@ impl<'a> Convert<'a> {
                     .iter()
                     .map(|mount| (mount.from.clone(), mount.text.span))
                     .collect();
-                let mut source = |(name, span): (Option<String>, _)| {
-                    let name = name.filter(|name| name != SCRATCH)?;
-                    Some(self.named_source(&Spanned::new(name, span), &head))
+                let mut source = |(name, span): (Option<String>, _)| match name {
+                    Some(name) if name != SCRATCH => Some(self.named_source(&Spanned::new(name, span), &head)),
+                    name => self.scratch_source(stage).filter(|_| name.is_some()),
                 };
                 names.into_iter().map(&mut source).collect()
             }
@@ -63,6 +63,17 @@ impl<'a> Convert<'a> {
         };
         self.stages[stage.0].needs.extend(command.sources.iter().flatten());
         Ok(())
+    }
+
+    /// What a mount without `from`, or from scratch, depends on: nothing, unless a stage took that name.
+    fn scratch_source(&mut self, stage: StageId) -> Option<StageId> {
+        let named = self.by_name.get(SCRATCH).copied();
+        match named {
+            Some(named) => self.stages[stage.0].needs.extend([named]),
+            // To BuildKit this is one more stage, and where there are several, steps show the stage they belong to.
+            None => self.mounts_scratch = true,
+        }
+        named
     }
 
     fn copy_source(&mut self, from: &Spanned<String>, head: &Head, declared: usize) -> Result<StageId, Complaint> {

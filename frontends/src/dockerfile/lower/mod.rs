@@ -45,7 +45,7 @@ use super::options::{BuildOptions, MainContext};
 use super::shell::Shell;
 use super::source::{Complaint, SourceFile};
 
-pub use self::context::context_definition;
+pub use self::context::{context_definition, context_source};
 pub(super) use self::outline::{OutlineArg, OutlineData, OutlineNeed};
 pub(super) use self::questions::{Questions, Resolver};
 pub use self::state::BaseImage;
@@ -106,6 +106,8 @@ pub(super) struct Convert<'a> {
     locals: Vec<(NodeId, StageId)>,
     stages: Vec<StageState<'a>>,
     by_name: HashMap<String, StageId>,
+    /// Whether a RUN has a mount that comes from nothing or from scratch.
+    mounts_scratch: bool,
     ignore_patterns: Vec<String>,
     ignored: Option<PatternList>,
     complaints: Vec<Complaint>,
@@ -136,6 +138,7 @@ impl<'a> Convert<'a> {
             locals: Vec::new(),
             stages: Vec::new(),
             by_name: HashMap::new(),
+            mounts_scratch: false,
             ignore_patterns: Vec::new(),
             ignored: None,
             complaints: Vec::new(),
@@ -150,6 +153,9 @@ impl<'a> Convert<'a> {
     async fn convert(&mut self) -> Result<Converted, Stopped> {
         let configured = self.configure_lint();
         self.note(configured);
+        if self.input.dockerfile.stages.is_empty() {
+            self.note::<()>(Err(Complaint::new("dockerfile contains no stages to build")));
+        }
         check_syntax(self.input.dockerfile, &mut self.linter);
         self.go_on()?;
         let globals = self.read_globals();

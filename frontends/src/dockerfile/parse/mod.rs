@@ -73,9 +73,6 @@ pub(crate) fn parse(file: &SourceFile) -> (Dockerfile, Vec<Complaint>) {
             ),
         }
     }
-    if dockerfile.stages.is_empty() && complaints.is_empty() {
-        complaints.push(Complaint::new("dockerfile contains no stages to build"));
-    }
     complaints.sort_by_key(|complaint| complaint.lines.map_or(0, |lines| lines.first));
     (dockerfile, complaints)
 }
@@ -411,5 +408,7 @@ impl<'a> Parser<'a> {
     }
 }
 
+#[cfg(test)]
+mod print;
 #[cfg(test)]
 mod tests;

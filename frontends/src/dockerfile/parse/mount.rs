@@ -251,7 +251,10 @@ mod tests {
     #[test]
     fn refusals_name_the_culprit() {
         let cases = [
-            ("type=nfs", "unsupported mount type \"nfs\""),
+            (
+                "type=nfs",
+                "unsupported mount type \"nfs\" (there are bind, cache, tmpfs, secret, ssh)",
+            ),
             ("type=chache", "unsupported mount type \"chache\" (did you mean cache?)"),
             ("type=bind,size=3", "unexpected key 'size' for mount type 'bind'"),
             ("required", "unexpected key 'required' for mount type 'bind'"),

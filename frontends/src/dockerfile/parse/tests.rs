@@ -217,7 +217,8 @@ fn instructions_before_from() {
     assert_eq!(complaints(""), [(0, "the Dockerfile cannot be empty".into())]);
     assert_eq!(
         complaints("ARG a"),
-        [(0, "dockerfile contains no stages to build".into())]
+        [],
+        "a file without stages has no targets, and can be asked for them"
     );
     let long = format!("FROM a\nRUN {}\n", "x".repeat(65_535));
     assert_eq!(complaints(&long)[0].0, 2);
@@ -316,11 +317,49 @@ fn agrees_with_dockerfile_parser() {
     }
 }
 
+/// Reads a text, prints what was understood, and reads that.
+fn is_stable(text: &str) -> Result<(), TestCaseError> {
+    let Some(printed) = print::print(&parsed(text).0) else {
+        return Ok(());
+    };
+    let (again, complaints) = parsed(&printed);
+    prop_assert_eq!(complaints, [], "{:?} was printed as {:?}", text, printed);
+    prop_assert_eq!(print::print(&again), Some(printed), "of {:?}", text);
+    Ok(())
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let word = "[a-z$/.]{1,5}|\\$\\{[a-z]:-[a-z]\\}|\"[a-z ]{0,4}\"|'[a-z]'|[a-z]\\\\ [a-z]";
+    let words = move |count| proptest::collection::vec(word, count).prop_map(|words| words.join(" "));
+    prop_oneof![
+        words(1..4).prop_map(|words| format!("RUN {words}")),
+        words(1..4).prop_map(|words| format!("RUN --mount=type=cache,target=/c --network=none {words}")),
+        words(2..4).prop_map(|words| format!("COPY --link --chown=1:2 --exclude='a b' {words}")),
+        words(1..3).prop_map(|words| format!("ADD --checksum=x --unpack=false {words} /d/")),
+        (word, word).prop_map(|(key, value)| format!("ENV k={key} l={value}")),
+        (word, word).prop_map(|(key, value)| format!("LABEL \"a b\"={key} {value}=x")),
+        words(1..4).prop_map(|words| format!("ENV key {words}")),
+        word.prop_map(|value| format!("# a about a\nARG a={value} b")),
+        proptest::collection::vec(word, 1..3).prop_map(|words| format!("CMD {}", serde_json::Value::from(words))),
+        words(1..3).prop_map(|words| format!("HEALTHCHECK --interval=5s --retries=2 CMD {words}")),
+        words(1..3).prop_map(|words| format!("ONBUILD RUN {words}")),
+        words(1..3).prop_map(|words| format!("VOLUME {words}")),
+        words(1..3).prop_map(|words| format!("USER {words}")),
+        Just("EXPOSE 80 443/tcp".to_owned()),
+        Just("SHELL [\"a\", \"b c\"]".to_owned()),
+        words(0..3).prop_map(|words| format!("RUN <<-\"EOF\" cat <<B\n\t{words}\n\tEOF\nx\nB")),
+        words(0..3).prop_map(|words| format!("COPY <<A <<\"B\" f /d/\n{words}\nA\nB")),
+        words(1..3).prop_map(|words| format!("FROM --platform=$P {words}")),
+        word.prop_map(|name| format!("RUN a \\\n  # comment\n {name}")),
+    ]
+}
+
 proptest! {
     #[test]
     fn parse_never_panics(data in proptest::collection::vec(any::<u8>(), 0..400)) {
         let (dockerfile, complaints) = parse(&SourceFile::new("f", &data));
-        prop_assert!(!complaints.is_empty() || !dockerfile.stages.is_empty());
+        let is_empty = dockerfile.stages.is_empty() && dockerfile.global_args.is_empty();
+        prop_assert!(!complaints.is_empty() || !is_empty);
     }
 
     #[test]
@@ -339,5 +378,17 @@ proptest! {
             prop_assert!(shown.starts_with("Dockerfile:"));
         }
         let _syntax = detect_syntax(text.as_bytes());
+        if complaints.is_empty() {
+            is_stable(&text)?;
+        }
+    }
+
+    /// Lines that are well-formed more often than not.
+    #[test]
+    fn printing_and_reading_back_changes_nothing(lines in proptest::collection::vec(line(), 0..12)) {
+        let text = format!("FROM scratch AS one\n{}", lines.join("\n"));
+        if parsed(&text).1.is_empty() {
+            is_stable(&text)?;
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::super::ast::Word;
 use super::super::source::Spanned;
 use super::line::Part;
 
-/// The blanks that separate words. Other Unicode blanks are part of words here, as in BuildKit.
+/// The blanks that separate words and flags. Other Unicode blanks are part of words here, as in BuildKit.
 fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\u{b}' | '\u{c}' | '\r')
 }
@@ -27,7 +27,7 @@ fn split_flags<'a>(line: Part<'a>, escape: char) -> (Vec<Word>, Part<'a>) {
     let mut flags = Vec::new();
     let mut at = 0;
     loop {
-        at += text[at..].len() - text[at..].trim_start().len();
+        at += text[at..].len() - text[at..].trim_start_matches(is_blank).len();
         if !text[at..].starts_with("--") {
             return (flags, line.from(at));
         }
@@ -47,7 +47,7 @@ fn flag_word(text: &str, escape: char) -> (String, usize) {
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         match quote {
-            None if c.is_whitespace() => return (word, at),
+            None if is_blank(c) => return (word, at),
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
             // An escape at the end protects nothing and vanishes.

@@ -63,6 +63,14 @@ fn target_lists() {
 }
 
 #[test]
+fn a_file_without_stages_has_no_targets_and_does_not_build() {
+    let found = targets(&input("ARG a\n"), &options(&[])).expect("a list");
+    assert!(found.targets.is_empty());
+    let error = linted("ARG a\n", None, &[]).error.expect("an error");
+    assert_eq!(error.message, "dockerfile contains no stages to build");
+}
+
+#[test]
 fn checks() {
     let answer = linted("FROM scratch\nCMD a\nNOPE\n", None, &[]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&answer).expect("to JSON"), @r#"

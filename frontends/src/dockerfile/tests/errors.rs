@@ -33,7 +33,7 @@ fn all_complaints_of_lowering() {
     5: failed to process "${}": syntax error: bad substitution
     6: failed to process "\"abc": unexpected end of statement while looking for matching double-quote
     7: failed to process "\"${X:?need the X}\"": X: need the X
-    8: unsupported mount type "nfs"
+    8: unsupported mount type "nfs" (there are bind, cache, tmpfs, secret, ssh)
     9: checksum requires HTTP(S) or Git sources
     10: source can't be a URL for COPY
     11: invalid mount target "/"

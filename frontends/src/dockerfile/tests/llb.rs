@@ -76,7 +76,7 @@ fn mounts() {
                 --mount=type=tmpfs,target=/tmp,size=1k --mount=type=secret,id=s,env=S --mount=type=secret,id=f,uid=1,mode=440,required \\\n \
                 --mount=type=ssh --mount=type=ssh,id=k,target=/sock,required=true echo $S\n";
     insta::assert_snapshot!(llb(text, &[("build-arg:BUILDKIT_CACHE_MOUNT_NS", "ns")]), @r#"
-    v0 source docker-image://docker.io/library/alpine:latest@sha256:8c805a48d8543a1fe5cdcee8aa34f23366aa01f27b7f2e276df99901bbac86a9  # [stage-1 1/3] FROM docker.io/library/alpine:latest@sha256:8c805a48d8543a1fe5cdcee8aa34f23366aa01f27b7f2e276df99901bbac86a9 :1 :2
+    v0 source docker-image://docker.io/library/alpine:latest@sha256:8c805a48d8543a1fe5cdcee8aa34f23366aa01f27b7f2e276df99901bbac86a9  # [tool 1/1] FROM docker.io/library/alpine:latest@sha256:8c805a48d8543a1fe5cdcee8aa34f23366aa01f27b7f2e276df99901bbac86a9 :2 :1
     v1 file v0 mkdir /w 755  # [stage-1 2/3] WORKDIR /w :3
     v2 file - mkdir /cache 755 owner=5:0  # [internal] setting cache mount permissions
     v3 source local://context local.followpaths=["src"] local.sharedkeyhint=context  # [internal] load build context
@@ -100,12 +100,12 @@ fn adds() {
                 ADD --keep-git-dir=true --exclude=*.md https://h/r.git /g\nADD --unpack=false a.tar /b\n";
     insta::assert_snapshot!(llb(text, &[]), @r#"
     v0 source local://context local.followpaths=["a.tar"] local.sharedkeyhint=context  # [internal] load build context
-    v1 source https://h/p/f.bin?x=1 http.filename=f.bin  # [1/4] ADD a.tar https://h/p/f.bin?x=1 git@h:r.git#v1:sub /d/
-    v2 source git://h/r.git#v1:sub git.authheadersecret=GIT_AUTH_HEADER git.authtokensecret=GIT_AUTH_TOKEN git.fullurl=git@h:r.git git.mountsshsock=default  # [1/4] ADD a.tar https://h/p/f.bin?x=1 git@h:r.git#v1:sub /d/
+    v1 source https://h/p/f.bin?x=1 http.filename=f.bin  # [1/4] ADD a.tar https://h/p/f.bin?x=1 git@h:r.git#v1:sub /d/ :2
+    v2 source git://h/r.git#v1:sub git.authheadersecret=GIT_AUTH_HEADER git.authtokensecret=GIT_AUTH_TOKEN git.fullurl=git@h:r.git git.mountsshsock=default  # [1/4] ADD a.tar https://h/p/f.bin?x=1 git@h:r.git#v1:sub /d/ :2
     v3 file - copy v0:/a.tar -> /d/ unpack wild contents follow parents; action0 copy v1:/f.bin -> /d/ parents; action1 copy v2:/ -> /d/ parents  # [1/4] ADD a.tar https://h/p/f.bin?x=1 git@h:r.git#v1:sub /d/ :2
-    v4 source http://h/x.tgz http.checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 http.filename=x.tgz  # [2/4] ADD --unpack=true --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 http://h/x.tgz /x
+    v4 source http://h/x.tgz http.checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 http.filename=x.tgz  # [2/4] ADD --unpack=true --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 http://h/x.tgz /x :3
     v5 file v3 copy v4:/x.tgz -> /x unpack parents  # [2/4] ADD --unpack=true --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 http://h/x.tgz /x :3
-    v6 source git://h/r.git git.authheadersecret=GIT_AUTH_HEADER git.authtokensecret=GIT_AUTH_TOKEN git.fullurl=https://h/r.git git.keepgitdir=true  # [3/4] ADD --keep-git-dir=true --exclude=*.md https://h/r.git /g
+    v6 source git://h/r.git git.authheadersecret=GIT_AUTH_HEADER git.authtokensecret=GIT_AUTH_TOKEN git.fullurl=https://h/r.git git.keepgitdir=true  # [3/4] ADD --keep-git-dir=true --exclude=*.md https://h/r.git /g :4
     v7 file v5 copy v6:/ -> /g parents exclude=["*.md"]  # [3/4] ADD --keep-git-dir=true --exclude=*.md https://h/r.git /g :4
     v8 file v7 copy v0:/a.tar -> /b wild contents follow parents  # [4/4] ADD --unpack=false a.tar /b :5
     = v8
