@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cbs_exec::rootless::Standing;
 use clap::{Args, Parser, Subcommand};
 
 use crate::build_args::{BakeArgs, BuildArgs, ExportArgs, LogArgs, PlanArgs, RealizeArgs};
@@ -57,6 +58,9 @@ pub(crate) struct Global {
     /// How steps get at large files of the trees below them [default: the best that the kernel can]
     #[arg(long, global = true, env = "CBS_LOWER_MODE", value_name = "MODE", hide = true)]
     pub(crate) lower_mode: Option<LowerModeArg>,
+    /// As whom the command runs; no flag says it.
+    #[arg(skip)]
+    pub(crate) standing: Standing,
 }
 
 /// `--lower-mode`, for machines whose kernel is better not asked, and for tests.

@@ -107,6 +107,9 @@ pub(crate) struct CommonBuildArgs {
     /// Go on with what does not depend on a failed step
     #[arg(long)]
     pub(crate) keep_going: bool,
+    /// Folders of CDI specifications [default: /etc/cdi, /var/run/cdi and /etc/buildkit/cdi]
+    #[arg(long, env = "CBS_CDI_SPEC_DIRS", value_delimiter = ':', value_name = "DIR")]
+    pub(crate) cdi_spec_dir: Vec<PathBuf>,
     /// Ignored: there is only this builder
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) builder: Option<String>,
@@ -227,6 +230,9 @@ pub(crate) struct BuildArgs {
     /// Attestations to attach
     #[arg(long, value_name = "ATTEST")]
     pub(crate) attest: Vec<String>,
+    /// A device of RUN steps, by the Container Device Interface: vendor.com/class=name[,optional]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Vec<String>,
     /// Parent cgroup of RUN steps
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<String>,

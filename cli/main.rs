@@ -34,6 +34,7 @@ mod roots;
 mod session;
 mod source_time;
 mod sources;
+mod standing;
 mod steps;
 mod target;
 
@@ -57,14 +58,10 @@ fn main() -> ExitCode {
         Asked::Metadata => return say(&docker_plugin::metadata()),
         Asked::Completion(words) => return say(&complete::answer_docker(&words)),
     };
-    let mounts = matches!(
-        cli.command,
-        Command::Build(_) | Command::Bake(_) | Command::Realize(_) | Command::Doctor(_)
-    );
-    if mounts {
-        session::isolate_mounts();
-    }
-    let result = read_settings(&mut cli).and_then(|()| run(&cli));
+    // They say where the store is.
+    let settings = read_settings(&mut cli);
+    standing::take(&mut cli);
+    let result = settings.and_then(|()| run(&cli));
     result.unwrap_or_else(|error| {
         failure::report(&error, cli.global.verbosity());
         ExitCode::from(failure::exit_code(&error))

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use cbs_frontends::bake::{Bake, BakeError, BakeOptions, Fetcher, FileKind, Grants, Host, LocalHost, NoFetcher, load};
 use cbs_frontends::dockerfile::HostAddress;
 use cbs_image::platform::Platform;
+use cbs_solver::pb;
 use serde_json::{Map, Value, json};
 
 use crate::args::Global;
@@ -114,6 +115,7 @@ impl Planned {
     fn grant(&mut self, grants: &Grants) {
         self.sources.sandbox.allow_host_network |= grants.network_host;
         self.sources.sandbox.allow_insecure |= grants.security_insecure;
+        self.sources.grant_devices(&grants.devices);
     }
 
     /// Adds the one target of `cbs build`. With `context`, the folder stands for what the flag says, which came from
@@ -159,6 +161,7 @@ impl Planned {
             let mut target = BuildTarget::of_build(&build, root.clone(), &mut self.sources, &around)?;
             target.name = args.target.clone().unwrap_or_else(|| "build".to_owned());
             if let crate::target::Work::Dockerfile { options, .. } = &mut target.work {
+                options.devices = args.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?;
                 options.cgroup_parent = args.cgroup_parent.clone().unwrap_or_default();
                 // Several addresses for one name, and their order, count.
                 options.extra_hosts = args
@@ -257,6 +260,24 @@ fn split_host(text: &str) -> anyhow::Result<(&str, &str)> {
 fn add_host(text: &str) -> anyhow::Result<(String, HostAddress)> {
     let (name, address) = split_host(text)?;
     extra_host(name, address)
+}
+
+/// `NAME`, with `optional` or `required` behind a comma.
+fn device(text: &str) -> anyhow::Result<pb::CdiDevice> {
+    let wrong = |why: &str| Usage(format!("--device `{text}`: {why}"));
+    let (name, field) = text.split_once(',').unwrap_or((text, "required"));
+    if name.is_empty() {
+        bail!(wrong("it must begin with a name such as vendor.com/class=name"));
+    }
+    let optional = match field {
+        "required" | "required=true" | "optional=false" => false,
+        "optional" | "optional=true" | "required=false" => true,
+        _ => bail!(wrong(&format!("`{field}` is neither `optional` nor `required`"))),
+    };
+    Ok(pb::CdiDevice {
+        name: name.to_owned(),
+        optional,
+    })
 }
 
 /// The flags as a bake file in JSON.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Context as _;
+use cbs_exec::rootless::Standing;
 use cbs_fuse::{LowerMode, Privilege};
 use cbs_image::auth::DockerConfig;
 use cbs_image::registry::{Registry, RegistryConfig};
@@ -52,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) settings: BuildConfig,
     /// How trees lie below steps, when it is not left to the kernel.
     pub(crate) lower_mode: Option<LowerMode>,
+    /// As whom steps run.
+    pub(crate) standing: Standing,
     /// The exit code of the signal that came; zero for none.
     signal: Arc<AtomicU8>,
 }
@@ -130,6 +133,7 @@ impl Session {
             progress,
             settings,
             lower_mode: global.lower_mode.map(Into::into),
+            standing: global.standing.clone(),
             signal,
         })
     }
@@ -212,12 +216,4 @@ fn credentials(folder: Option<PathBuf>) -> anyhow::Result<DockerConfig> {
         Ok(value) if !value.is_empty() => config.with_environment(&value)?,
         _ => config,
     })
-}
-
-/// Moves a command that mounts things into a mount namespace of its own. Called before any thread starts.
-pub(crate) fn isolate_mounts() {
-    if Privilege::detect() == Privilege::Root && rustix::process::geteuid().is_root() {
-        // Without the right to do it no step can be mounted either, and says so; builds without RUN work.
-        cbs_fuse::enter_private_namespace().unwrap_or_default();
-    }
 }

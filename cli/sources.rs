@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
+use cbs_exec::cdi::{DeviceSettings, FOLDERS, Granted};
 use cbs_exec::{ExecConfig, Pins, SandboxConfig, SecretSource, SshSource, UserNetwork};
 use cbs_frontends::bake;
 use cbs_fuse::Privilege;
@@ -26,6 +27,10 @@ pub(crate) struct Sources {
     pub(crate) pins: Arc<Pins>,
     /// What steps are allowed.
     pub(crate) sandbox: SandboxConfig,
+    /// Folders of device specifications; none stands for the usual ones.
+    pub(crate) device_folders: Vec<PathBuf>,
+    /// The devices that steps may use.
+    pub(crate) devices: bake::DeviceGrant,
 }
 
 impl Sources {
@@ -83,6 +88,30 @@ impl Sources {
         Ok(())
     }
 
+    /// Lets steps use devices.
+    pub(crate) fn grant_devices(&mut self, more: &bake::DeviceGrant) {
+        match (&mut self.devices, more) {
+            (bake::DeviceGrant::All, _) => {}
+            (own, bake::DeviceGrant::All) => *own = bake::DeviceGrant::All,
+            (bake::DeviceGrant::Named(own), bake::DeviceGrant::Named(more)) => own.extend(more.iter().cloned()),
+        }
+    }
+
+    fn device_settings(&self) -> DeviceSettings {
+        DeviceSettings {
+            folders: if self.device_folders.is_empty() {
+                FOLDERS.map(PathBuf::from).into()
+            } else {
+                self.device_folders.clone()
+            },
+            granted: match &self.devices {
+                bake::DeviceGrant::All => Granted::All,
+                bake::DeviceGrant::Named(names) => Granted::Named(names.clone()),
+            },
+            parse: bake::yaml_to_json,
+        }
+    }
+
     /// What the executor of a session is told.
     pub(crate) fn exec_config(&self, session: &Session) -> ExecConfig {
         let mut sandbox = self.sandbox.clone();
@@ -99,7 +128,9 @@ impl Sources {
             pins: self.pins.clone(),
             network: session.network,
             sandbox,
+            devices: self.device_settings(),
             privilege: Privilege::detect(),
+            standing: session.standing.clone(),
             lower_mode: session.lower_mode.or(session.settings.lower_mode.forced()),
         }
     }

@@ -48,6 +48,7 @@ pub(crate) fn finish(
     if common.offline {
         refuse_uploads(&planned.targets)?;
     }
+    planned.sources.device_folders.clone_from(&common.cdi_spec_dir);
     if planned.targets.iter().any(|target| target.call.is_some()) {
         return calls::answer(&session, planned);
     }

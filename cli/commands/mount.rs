@@ -54,7 +54,16 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
         threads: cbs_fuse::default_threads(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mount = Arc::new(BrowseMount::mount(config)?);
+    let mount = BrowseMount::mount(config);
+    let mount = if rustix::process::geteuid().is_root() {
+        mount?
+    } else {
+        mount.context(
+            "a user cannot mount what everybody sees: run `cbs mount` as root, or look at trees with `cbs store ls` and \
+             `cbs store cat`",
+        )?
+    };
+    let mount = Arc::new(mount);
     let guarded = start_guard(mount.mountpoint());
     tell!("mounted at {dir}; Ctrl-C unmounts");
     let waiting = Arc::clone(&mount);

@@ -9,6 +9,9 @@ use cbs_image::source::{ImageSource, Network};
 use cbs_solver::llb::VertexDigest;
 use cbs_store::{Lease, Store};
 
+use crate::cdi::DeviceSettings;
+use crate::rootless::Standing;
+
 /// The services and settings of a [`LocalExecutor`](crate::LocalExecutor).
 pub struct ExecConfig {
     /// Where everything is.
@@ -31,8 +34,12 @@ pub struct ExecConfig {
     pub network: Network,
     /// Settings of the containers.
     pub sandbox: SandboxConfig,
+    /// Where devices are described, and which may be used.
+    pub devices: DeviceSettings,
     /// Whose root we are.
     pub privilege: Privilege,
+    /// As whom containers can be run, for what is said when they cannot.
+    pub standing: Standing,
     /// Forces how FUSE trees lie below overlays; `None` asks the kernel.
     pub lower_mode: Option<LowerMode>,
 }

@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cbs_fuse::{LowerMode, Privilege, RunConfig, RunMount};
 use cbs_image::source::ResolvedImage;
 use cbs_solver::llb::VertexDigest;
 use cbs_solver::{BoxFuture, Executor, FailureKind, SourcePin, Step, StepError, pb};
-use cbs_store::Snapshot;
 use cbs_store::ingest::Scan;
+use cbs_store::{KnownIds, Snapshot};
 
 use crate::config::{ExecConfig, SecretSource};
 use crate::launch::{CancelHandle, Launcher, OverlayXattrs, probe};
+use crate::rootless::{self, Standing};
 use crate::{blocking, file, ops, run, source};
 
 /// Where the store keeps which lower mode a kernel has.
@@ -37,6 +39,10 @@ pub(crate) struct Shared {
     pub(crate) agents: run::Agents,
     pub(crate) config: ExecConfig,
     pub(crate) threads: NonZeroUsize,
+    /// The ids of this user namespace.
+    pub(crate) owners: KnownIds,
+    /// Whether it was said what a single id means.
+    warned: AtomicBool,
     pub(crate) scans: Mutex<HashMap<VertexDigest, Arc<Scan>>>,
     pub(crate) images: Mutex<HashMap<VertexDigest, ResolvedImage>>,
 }
@@ -56,6 +62,8 @@ impl LocalExecutor {
             agents: run::Agents::default(),
             config,
             threads: run::ingest_threads(),
+            owners: rootless::known_ids(),
+            warned: AtomicBool::new(false),
             scans: Mutex::default(),
             images: Mutex::default(),
         }))
@@ -91,6 +99,12 @@ impl Shared {
                 err,
             )
         };
+        if let Standing::Refused { why } = &self.config.standing {
+            return Err(StepError::new(
+                FailureKind::System,
+                format!("RUN needs a user namespace when cbs is not run by root: {why}"),
+            ));
+        }
         let mode = match self.config.lower_mode {
             Some(mode) => mode,
             None => self.probe_mode().map_err(fail)?,
@@ -104,6 +118,7 @@ impl Shared {
             threads: cbs_fuse::default_threads(),
             images: None,
             entry_budget: cbs_fuse::DEFAULT_ENTRY_BUDGET,
+            owners: self.owners.clone(),
         };
         let made = Arc::new(RunMount::mount(config).map_err(fail)?);
         *mount = Some(Arc::clone(&made));
@@ -134,6 +149,21 @@ impl Shared {
         };
         store.put_fact(MODE_FACTS, &kernel, text).unwrap_or_default();
         Ok(mode)
+    }
+
+    /// Says once what steps of this user cannot do.
+    pub(crate) fn warn_of_limits(&self, step: &Step) {
+        let Standing::SingleId { why } = &self.config.standing else {
+            return;
+        };
+        if self.warned.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let text = format!(
+            "rootless with a single id: {why}; files of other owners keep them, but steps cannot change owners or run as \
+             another user"
+        );
+        step.progress.warn(text, Vec::new(), "");
     }
 
     pub(crate) fn launcher(&self) -> &Launcher {

@@ -7,12 +7,14 @@
 //! ```
 //! Start at [`LocalExecutor`]. [`launch`] is the container launcher, which knows neither LLB nor the store.
 
+pub mod cdi;
 mod config;
 mod error;
 mod executor;
 mod file;
 pub mod launch;
 mod ops;
+pub mod rootless;
 mod run;
 mod source;
 

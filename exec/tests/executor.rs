@@ -74,6 +74,8 @@ impl World {
             network: Network::Online,
             sandbox: SandboxConfig::default(),
             privilege: Privilege::detect(),
+            standing: Default::default(),
+            devices: Default::default(),
             lower_mode: self.mode,
         });
         let mut ctx = Ctx::over_store(self.store.clone(), Arc::new(executor)).expect("context");

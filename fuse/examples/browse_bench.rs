@@ -226,6 +226,7 @@ fn run_mount(store: &Store, mountpoint: PathBuf, mode: LowerMode, images: Option
         threads: default_threads(),
         images,
         entry_budget: DEFAULT_ENTRY_BUDGET,
+        owners: cbs_store::KnownIds::all(),
     })?)
 }
 

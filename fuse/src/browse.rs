@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cbs_store::{ContentStore, Directory, Entry, Metadata, Node, StoreError, TreeDigest};
+use cbs_store::{ContentStore, Directory, Entry, KnownIds, Metadata, Node, StoreError, TreeDigest};
 
 use crate::mount::Trust;
 use crate::nodes::NodeTable;
@@ -87,6 +87,7 @@ impl BrowseMount {
             threads: config.threads,
             passthrough: Passthrough::Try,
             trust: Trust::None,
+            owners: KnownIds::all(),
         };
         Ok(Self {
             session: start(session_config, side, parts)?,

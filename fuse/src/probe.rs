@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cbs_store::{
-    BlobDigest, BlobStore, Directory, DirectoryStore, Entry, MemoryStore, Metadata, Node, TreeDigest, blob_path,
+    BlobDigest, BlobStore, Directory, DirectoryStore, Entry, KnownIds, MemoryStore, Metadata, Node, TreeDigest,
+    blob_path,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -62,6 +63,7 @@ fn try_mode_in(scratch: &Path, privilege: Privilege, mode: LowerMode) -> Result<
         threads: NonZeroUsize::MIN,
         images: None,
         entry_budget: DEFAULT_ENTRY_BUDGET,
+        owners: KnownIds::all(),
     })?;
     let view = run.view(tree);
     let overlay = Overlay {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cbs_store::{ContentStore, StoreError, TreeDigest};
+use cbs_store::{ContentStore, KnownIds, StoreError, TreeDigest};
 
 use crate::content::Content;
 use crate::images::{ImageConfig, ImageMount, Images};
@@ -53,6 +53,8 @@ pub struct RunConfig {
     /// Entries the kernel may know of trees that are not in use, before the oldest are dropped. An entry takes about
     /// 250 bytes here and a kilobyte in the kernel; [`DEFAULT_ENTRY_BUDGET`] is a good number.
     pub entry_budget: u64,
+    /// The owners files can have here; others are shown as root's, since the kernel would let nobody touch them.
+    pub owners: KnownIds,
 }
 
 /// Entries that stay known on a machine of ordinary size: about 60 MB here.
@@ -119,6 +121,7 @@ impl RunMount {
             threads: config.threads,
             passthrough: Passthrough::Off,
             trust: Trust::Full,
+            owners: config.owners,
         };
         let shared = Arc::new(Shared::default());
         let nodes = Arc::new(NodeTable::default());

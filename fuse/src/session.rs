@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
-use cbs_store::Timestamp;
+use cbs_store::{KnownIds, Timestamp};
 use fuser::{
     BackingId, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
@@ -56,6 +56,8 @@ pub(crate) struct SessionConfig {
     pub(crate) threads: NonZeroUsize,
     pub(crate) passthrough: Passthrough,
     pub(crate) trust: Trust,
+    /// The owners files can have here; others are shown as root's.
+    pub(crate) owners: KnownIds,
 }
 
 /// Names at the root of the mount that the kernel shall forget.
@@ -171,6 +173,7 @@ fn prepare<S: Server>(
         server: build()?,
         try_passthrough: config.passthrough == Passthrough::Try,
         passthrough,
+        owners: config.owners.clone(),
         backing: BackingTable::default(),
     };
     let mut options = Config::default();
@@ -210,6 +213,7 @@ struct Adapter<S> {
     try_passthrough: bool,
     /// Whether the kernel agreed to it and has not refused it since.
     passthrough: Arc<AtomicBool>,
+    owners: KnownIds,
     backing: BackingTable<BackingId>,
 }
 
@@ -243,11 +247,11 @@ impl<S: Server> Filesystem for Adapter<S> {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.server.lookup(NodeId(parent.0), name.as_bytes()) {
             Ok(Found::Node(attributes, keep)) => {
-                let attr = file_attr(&attributes);
+                let attr = file_attr(&attributes, &self.owners);
                 reply.entry_with_ttls(&FOREVER, &lifetime(keep), &attr, Generation(0));
             }
             // Node zero is how the protocol says "nothing, and remember that".
-            Ok(Found::Nothing(Keep::Forever)) => reply.entry(&FOREVER, &nothing(), Generation(0)),
+            Ok(Found::Nothing(Keep::Forever)) => reply.entry(&FOREVER, &self.nothing(), Generation(0)),
             Ok(Found::Nothing(Keep::Never)) => reply.error(fuser::Errno::ENOENT),
             Err(err) => reply.error(errno(err)),
         }
@@ -259,7 +263,7 @@ impl<S: Server> Filesystem for Adapter<S> {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.server.attributes(NodeId(ino.0)) {
-            Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes)),
+            Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes, &self.owners)),
             Err(err) => reply.error(errno(err)),
         }
     }
@@ -351,7 +355,7 @@ impl<S: Server> Filesystem for Adapter<S> {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let mut sink = PlusSink(reply);
+        let mut sink = PlusSink(reply, &self.owners);
         match self.server.list(NodeId(ino.0), offset, Listing::Plus, &mut sink) {
             Ok(()) => sink.0.ok(),
             Err(err) => sink.0.error(errno(err)),
@@ -378,13 +382,13 @@ impl ListingSink for NamesSink {
 }
 
 /// A listing with attributes.
-struct PlusSink(ReplyDirectoryPlus);
+struct PlusSink<'a>(ReplyDirectoryPlus, &'a KnownIds);
 
-impl ListingSink for PlusSink {
+impl ListingSink for PlusSink<'_> {
     fn add(&mut self, name: &[u8], attributes: &Attributes, keep: Keep, next: u64) -> Fit {
         let (node, attr, name) = (
             INodeNo(attributes.node.0),
-            file_attr(attributes),
+            file_attr(attributes, self.1),
             OsStr::from_bytes(name),
         );
         fit(self.0.add(node, next, name, &lifetime(keep), &attr, Generation(0)))
@@ -432,8 +436,9 @@ fn file_type(kind: Kind) -> FileType {
     }
 }
 
-fn file_attr(attributes: &Attributes) -> FileAttr {
+fn file_attr(attributes: &Attributes, owners: &KnownIds) -> FileAttr {
     let time = system_time(attributes.mtime);
+    let (uid, gid) = owners.shown(attributes.uid, attributes.gid);
     FileAttr {
         ino: INodeNo(attributes.node.0),
         size: attributes.size,
@@ -445,26 +450,29 @@ fn file_attr(attributes: &Attributes) -> FileAttr {
         kind: file_type(attributes.kind),
         perm: attributes.mode,
         nlink: attributes.links,
-        uid: attributes.uid,
-        gid: attributes.gid,
+        uid,
+        gid,
         rdev: attributes.device,
         blksize: 4096,
         flags: 0,
     }
 }
 
-fn nothing() -> FileAttr {
-    file_attr(&Attributes {
-        node: NodeId(0),
-        kind: Kind::File,
-        mode: 0,
-        size: 0,
-        links: 0,
-        uid: 0,
-        gid: 0,
-        device: 0,
-        mtime: Timestamp::default(),
-    })
+impl<S> Adapter<S> {
+    fn nothing(&self) -> FileAttr {
+        let attributes = Attributes {
+            node: NodeId(0),
+            kind: Kind::File,
+            mode: 0,
+            size: 0,
+            links: 0,
+            uid: 0,
+            gid: 0,
+            device: 0,
+            mtime: Timestamp::default(),
+        };
+        file_attr(&attributes, &self.owners)
+    }
 }
 
 /// A stored time; one that no clock can show becomes 1970.

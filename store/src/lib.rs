@@ -41,6 +41,7 @@ pub mod edit;
 mod error;
 pub mod ingest;
 mod memory;
+mod owners;
 pub mod patterns;
 mod staging;
 mod store;
@@ -59,6 +60,7 @@ pub use directory::{
 };
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use owners::KnownIds;
 pub use store::{
     Access, Amount, BlobWriter, CacheMount, CacheUse, DiskUse, DryRun, GcCandidate, GcFilter, GcPolicy, GcReport,
     GcRoot, ItemUse, Kept, KeptBecause, KeyLock, Layer, Lease, Measured, OciBlob, Problem, Realisation, RecordError,

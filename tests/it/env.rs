@@ -201,6 +201,12 @@ impl TestEnv {
     /// Fails the test when anything of this world's store is mounted, runs or lies in scratch.
     #[track_caller]
     pub(crate) fn nothing_left(&self) {
+        self.nothing_left_in(&self.path("store"));
+    }
+
+    /// The same for a store elsewhere in this world.
+    #[track_caller]
+    pub(crate) fn nothing_left_in(&self, store: &Path) {
         let here = self.at("");
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(&here), "left mounted:\n{mounts}");
@@ -219,8 +225,7 @@ impl TestEnv {
             let ours = line.contains(&here) && !line.contains("docker-registry");
             assert!(!ours, "still running: {line}");
         }
-        let work = self.path("store/work");
-        let left: Vec<_> = fs::read_dir(&work)
+        let left: Vec<_> = fs::read_dir(store.join("work"))
             .map(|entries| entries.flatten().collect())
             .unwrap_or_default();
         assert!(left.is_empty(), "left in scratch: {left:?}");

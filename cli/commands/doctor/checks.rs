@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cbs_exec::launch::probe::{CgroupVersion, Facts, UserNamespace};
+use cbs_exec::rootless::Standing;
 use cbs_fuse::{LowerMode, Privilege};
 use cbs_store::Access;
 
@@ -18,8 +19,8 @@ const LITTLE_SPACE: u64 = 1 << 30;
 
 /// What checks look at.
 pub(super) struct World<'g> {
-    global: &'g Global,
-    /// Whether this is root of the machine, or of a namespace.
+    pub(super) global: &'g Global,
+    /// Whether it was root who called, of the machine or of a namespace.
     pub(super) is_root: bool,
     privilege: Privilege,
     facts: Facts,
@@ -29,7 +30,7 @@ impl<'g> World<'g> {
     pub(super) fn new(global: &'g Global) -> Self {
         Self {
             global,
-            is_root: rustix::process::geteuid().is_root(),
+            is_root: global.standing == Standing::Root && rustix::process::geteuid().is_root(),
             privilege: Privilege::detect(),
             facts: Facts::probe(),
         }
@@ -92,11 +93,13 @@ fn kernel() -> Finding {
 
 fn privilege(world: &World<'_>) -> Finding {
     const NAME: &str = "user";
-    let user = rustix::process::geteuid().as_raw();
-    match (world.is_root, world.facts.user_namespace) {
-        (true, UserNamespace::Initial) => Finding::works(NAME, "root"),
-        (true, UserNamespace::Nested) => Finding::works(NAME, "root of a user namespace"),
-        (false, _) => Finding::works(NAME, format!("user {user}, without root")),
+    match (&world.global.standing, world.facts.user_namespace) {
+        (Standing::Root, UserNamespace::Initial) if world.is_root => Finding::works(NAME, "root"),
+        (Standing::Root, _) if world.is_root => Finding::works(NAME, "root of a user namespace"),
+        (Standing::Refused { why }, _) => {
+            Finding::fails(NAME, "without root, and without a user namespace", why.clone())
+        }
+        _ => Finding::works(NAME, "without root, in a user namespace"),
     }
 }
 

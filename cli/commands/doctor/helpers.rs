@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cbs_exec::rootless::Standing;
+
 use super::Finding;
 use super::checks::World;
 
@@ -89,30 +91,12 @@ fn ids(world: &World<'_>) -> Finding {
     if world.is_root {
         return Finding::works(NAME, "");
     }
-    let missing: Vec<&str> = ["newuidmap", "newgidmap"]
-        .into_iter()
-        .filter(|name| program(name).is_none())
-        .collect();
-    if !missing.is_empty() {
-        let what = format!("{} not installed: steps have one user only", missing.join(" and "));
-        return Finding::limited(NAME, what, "apt install uidmap");
-    }
-    let user = rustix::process::getuid().as_raw().to_string();
-    let name = std::env::var("USER").unwrap_or_default();
-    for file in ["/etc/subuid", "/etc/subgid"] {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let has_range = text.lines().any(|line| {
-            let owner = line.split(':').next().unwrap_or_default();
-            !owner.is_empty() && (owner == name || owner == user)
-        });
-        if !has_range {
-            let who = if name.is_empty() { &user } else { &name };
-            return Finding::limited(
-                NAME,
-                format!("{file} has no range for {who}: steps have one user only"),
-                format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {who}"),
-            );
-        }
+    if let Standing::SingleId { why } = &world.global.standing {
+        return Finding::limited(
+            NAME,
+            format!("steps have one user only: {why}"),
+            "apt install uidmap, and usermod --add-subuids 100000-165535 --add-subgids 100000-165535 for the user",
+        );
     }
     Finding::works(NAME, "ranges of user and group ids")
 }

@@ -19,7 +19,7 @@ use super::cgroup::{Cgroup, Cgroups};
 use super::error::{LaunchError, SpecError};
 use super::plan::Plan;
 use super::prepare::{self, Prepared};
-use super::probe::{Facts, GroupChange};
+use super::probe::Facts;
 use super::report::{CreatedPath, ExitReport, ExitStatus, OutputSink, UnmetLimit};
 use super::script::{self, Inputs};
 use super::seccomp;
@@ -123,12 +123,8 @@ impl Launcher {
                 .output
                 .as_ref()
                 .map(|output| [output.0.1.as_raw_fd(), output.1.1.as_raw_fd()]),
-            // A namespace of the container's own has maps that a privileged process wrote.
-            groups: if spec.user_namespace.is_some() {
-                GroupChange::Allowed
-            } else {
-                self.facts.groups
-            },
+            // A namespace of the container's own inherits what its parent may.
+            groups: self.facts.groups,
             capabilities: self.capabilities(spec),
             filter: (spec.security == Security::Sandbox).then_some(&self.filter),
         };

@@ -313,7 +313,7 @@ impl<'a> Plan<'a> {
         for node in single {
             let target = node.path.clone();
             let what = match around.devices {
-                DeviceSupply::ShowHosts => What::Bind(node.path),
+                DeviceSupply::ShowHosts => What::Bind(node.source),
                 DeviceSupply::MakeNodes => {
                     self.private.push(PrivateEntry::Node(node));
                     What::Private(self.private.len() - 1)
@@ -452,6 +452,7 @@ fn new_fs(name: &CStr, options: &[(&str, Option<&str>)], attributes: u64) -> New
 fn character(name: &str, major: u32, minor: u32) -> DeviceNode {
     let path = Path::new("/dev").join(name);
     DeviceNode {
+        source: path.clone(),
         path,
         kind: DeviceKind::Character,
         major,
@@ -463,8 +464,9 @@ fn character(name: &str, major: u32, minor: u32) -> DeviceNode {
 }
 
 fn loop_device(number: u32) -> DeviceNode {
-    let path = format!("/dev/loop{number}").into();
+    let path = PathBuf::from(format!("/dev/loop{number}"));
     DeviceNode {
+        source: path.clone(),
         path,
         kind: DeviceKind::Block,
         major: 7,

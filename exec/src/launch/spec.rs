@@ -265,6 +265,8 @@ pub struct IdRange {
 pub struct DeviceNode {
     /// Path below `/dev`, such as `/dev/fuse`.
     pub path: PathBuf,
+    /// The machine's own node, which is shown where none can be made.
+    pub source: PathBuf,
     /// Character or block.
     pub kind: DeviceKind,
     /// Major number.

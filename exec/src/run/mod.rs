@@ -9,7 +9,9 @@
 //! Blocking. Uppers lie in the lease's scratch and are thrown away afterwards, whatever happened.
 
 mod agent;
+mod devices;
 mod emulate;
+mod ids;
 mod mounts;
 mod network;
 mod process;
@@ -27,7 +29,7 @@ use cbs_fuse::View;
 use cbs_solver::{FailureKind, LogSink, Step, StepError, Stream, pb};
 use cbs_store::diff::empty_tree;
 use cbs_store::ingest::{OverlayAttributes, UpperOptions, upperdir};
-use cbs_store::{CacheMount, DirectoryStore, Layer, Metadata, Snapshot, Timestamp, TreeDigest};
+use cbs_store::{CacheMount, DirectoryStore, KnownIds, Layer, Metadata, Snapshot, Timestamp, TreeDigest};
 
 use crate::error::ingest_error;
 use crate::executor::Shared;
@@ -84,7 +86,8 @@ pub(crate) fn run(
         .meta
         .as_ref()
         .ok_or_else(|| crate::error::invalid("an exec op has no process"))?;
-    let emulation = emulate::emulation(step.vertex.platform.as_ref())?;
+    shared.warn_of_limits(step);
+    let emulation = emulate::emulation(step.vertex.platform.as_ref(), &shared.owners)?;
     // First, so that it comes up while the rest is prepared.
     let mut network = network::begin(shared, op, meta)?;
     let note = |text: String| step.progress.warn(text, Vec::new(), "");
@@ -109,9 +112,11 @@ pub(crate) fn run(
     };
     let rootfs = RootFs::Overlay(held.overlay(root_tree, root_input.cloned(), output_of(root), Path::new("/"))?);
     let launcher_network = network.ready(shared, &note)?;
-    let process = process::build(shared, op, meta, &root_tree, &network)?;
+    let mut process = process::build(shared, op, meta, &root_tree, &network)?;
     let mut specs = process.files;
     specs.extend(mounts::build(&mut held, op, inputs, meta, step)?);
+    let devices = devices::add(shared, step, &op.cdi_devices, &mut process.process, &mut specs)?;
+    ids::check(&shared.owners, &shared.config.standing, &process.process.user, &specs)?;
     let spec = ContainerSpec {
         rootfs,
         rootfs_access: if root.readonly {
@@ -126,13 +131,14 @@ pub(crate) fn run(
         security: security(shared, op)?,
         user_namespace: emulation.user_namespace,
         shm_size: mounts::shm_size(op),
-        devices: Vec::new(),
+        devices,
         resources: shared.config.sandbox.resources_of(&step.vertex.digest),
         oom_score_adj: None,
         emulators: emulation.emulators,
     };
     let mut sink = Sink(&step.log);
-    let report = launch(shared, spec, cancel, &mut sink).map_err(|err| launch_error(meta, err))?;
+    let report = launch(shared, spec, cancel, &mut sink)
+        .map_err(|err| launch_error(meta, emulate::explain(err, step.vertex.platform.as_ref())))?;
     for unmet in &report.unmet_limits {
         step.progress.warn(
             format!("limit {} was not set: {}", unmet.limit, unmet.reason),
@@ -212,6 +218,7 @@ fn collect(
                 OverlayXattrs::Trusted => OverlayAttributes::Trusted,
                 OverlayXattrs::User => OverlayAttributes::User,
             },
+            owners: &held.shared.owners,
             threads: held.shared.threads,
         };
         let left = upperdir(store, &upper.dir.join("upper"), &upper.tree, &options).map_err(ingest_error)?;
@@ -260,7 +267,8 @@ impl Held<'_> {
             found.map_err(crate::error::edit_error)?.map(|entry| entry.meta)
         };
         // The merged root shows the upper directory's metadata, so it has to be the tree's.
-        make_upper(&upper, &root.unwrap_or_else(|| Metadata::new(0o755))).map_err(|err| system("make", &upper, err))?;
+        make_upper(&upper, &root.unwrap_or_else(|| Metadata::new(0o755)), &shared.owners)
+            .map_err(|err| system("make", &upper, err))?;
         std::fs::create_dir(&work).map_err(|err| system("make", &work, err))?;
         let overlay = OverlayMount {
             lower: vec![view.lower_dir().join(below)],
@@ -281,9 +289,10 @@ impl Held<'_> {
     }
 }
 
-fn make_upper(path: &Path, meta: &Metadata) -> std::io::Result<()> {
+fn make_upper(path: &Path, meta: &Metadata, owners: &KnownIds) -> std::io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).create(path)?;
-    chown(path, Some(meta.uid), Some(meta.gid))?;
+    let (uid, gid) = owners.shown(meta.uid, meta.gid);
+    chown(path, Some(uid), Some(gid))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(meta.mode))?;
     let Timestamp { seconds, nanos } = meta.mtime;
     let time = rustix::fs::Timespec {

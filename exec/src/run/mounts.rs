@@ -10,7 +10,7 @@ use cbs_solver::{FailureKind, Step, StepError, pb};
 use cbs_store::edit::{LastLink, resolve, subtree};
 use cbs_store::{BlobStore, DirectoryStore, Metadata, Node, Sharing, Snapshot, StoreError};
 
-use super::{Held, agent, input_of, output_of, system};
+use super::{Held, agent, ids, input_of, output_of, system};
 use crate::error::edit_error;
 use crate::launch::{Access, FileSource, MountSource, MountSpec};
 
@@ -144,7 +144,8 @@ fn file_copy(held: &mut Held<'_>, node: &Node, meta: &Metadata) -> Result<PathBu
     let mut copy = || -> std::io::Result<()> {
         let mut file = std::fs::File::create_new(&path)?;
         std::io::copy(&mut reader, &mut file)?;
-        chown(&path, Some(meta.uid), Some(meta.gid))?;
+        let (uid, gid) = held.shared.owners.shown(meta.uid, meta.gid);
+        chown(&path, Some(uid), Some(gid))?;
         file.set_permissions(std::fs::Permissions::from_mode(meta.mode))
     };
     copy().map_err(|err| system("copy", &path, err))?;
@@ -203,6 +204,13 @@ fn cache(
             }
         };
         let path = &cache.path;
+        let (shared, owner) = (held.shared, (meta.uid, meta.gid));
+        ids::check_owner(
+            &shared.owners,
+            &shared.config.standing,
+            owner,
+            &format!("cache mount `{}`", mount.dest),
+        )?;
         chown(path, Some(meta.uid), Some(meta.gid))
             .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(meta.mode)))
             .map_err(|err| system("prepare cache mount", path, err))?;
@@ -244,7 +252,10 @@ fn ssh(held: &mut Held<'_>, mount: &pb::Mount) -> Result<Option<MountSource>, St
         gid: options.gid,
         mode: options.mode & 0o777,
     };
-    let door = agent::door(held.shared, &socket, owner)?;
+    let shared = held.shared;
+    let what = format!("ssh agent `{id}`");
+    ids::check_owner(&shared.owners, &shared.config.standing, (owner.uid, owner.gid), &what)?;
+    let door = agent::door(shared, &socket, owner)?;
     let path = door.path.clone();
     held.doors.push(door);
     Ok(Some(MountSource::Bind(path)))

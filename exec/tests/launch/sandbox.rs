@@ -134,6 +134,7 @@ fn root_devices_are_the_standard_ones_only() {
     let mut spec = world.script("stat -c '%t:%T %a' /dev/net/tun /dev/null && head -c1 /dev/deep/zero | wc -c");
     let device = |path: &str, major, minor| DeviceNode {
         path: path.into(),
+        source: path.into(),
         kind: DeviceKind::Character,
         major,
         minor,

@@ -19,7 +19,7 @@ use cbs_exec::launch::{
 };
 use cbs_fuse::{DEFAULT_ENTRY_BUDGET, ImageConfig, LowerMode, Privilege, RunConfig, RunMount, View, default_threads};
 use cbs_store::ingest::{Ingested, OverlayAttributes, UpperOptions, upperdir};
-use cbs_store::{Directory, DirectoryStore, Store, TreeDigest};
+use cbs_store::{Directory, DirectoryStore, KnownIds, Store, TreeDigest};
 use tempfile::TempDir;
 
 struct World {
@@ -62,6 +62,7 @@ impl World {
                     budget: 1 << 30,
                 }),
                 entry_budget: DEFAULT_ENTRY_BUDGET,
+                owners: KnownIds::all(),
             })
             .expect("mount"),
         );
@@ -83,6 +84,7 @@ impl World {
     fn ingest(&self, upper: &Path, lower: &TreeDigest) -> Ingested {
         let options = UpperOptions {
             stubs: &[],
+            owners: &KnownIds::all(),
             attributes: OverlayAttributes::Trusted,
             threads: NonZeroUsize::MIN,
         };

@@ -60,6 +60,7 @@ mod value;
 
 use std::collections::BTreeMap;
 
+pub use self::compose::yaml_to_json;
 pub use self::entitlements::{DeviceGrant, Grants, Privilege};
 pub use self::entries::{Attestation, CacheEntry, Output, Policy, Resources, Secret, Ssh};
 pub use self::error::{BakeError, SourceError};

@@ -236,6 +236,7 @@ impl World {
             threads: NonZeroUsize::new(2).expect("not zero"),
             images: None,
             entry_budget: DEFAULT_ENTRY_BUDGET,
+            owners: cbs_store::KnownIds::all(),
         }
     }
 

@@ -3,6 +3,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -11,7 +12,7 @@ use super::*;
 use crate::edit::lookup;
 use crate::patterns::PathFilter;
 use crate::testing::{any_tree, check, dump, layer, tree};
-use crate::{DirectoryStore, Metadata, Node, Timestamp, TreeDigest};
+use crate::{DirectoryStore, KnownIds, Metadata, Node, Timestamp, TreeDigest};
 
 fn threads() -> NonZeroUsize {
     NonZeroUsize::new(3).expect("not zero")
@@ -102,10 +103,13 @@ fn is_root(test: &str) -> bool {
     root
 }
 
+static EVERYONE: LazyLock<KnownIds> = LazyLock::new(KnownIds::all);
+
 fn upper_options(stubs: &[PathBuf]) -> UpperOptions<'_> {
     UpperOptions {
         stubs,
         attributes: OverlayAttributes::Trusted,
+        owners: &EVERYONE,
         threads: threads(),
     }
 }

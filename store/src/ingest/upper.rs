@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::assemble::{CAPABILITY, Collected, Contents, Found, FoundNode, Inode, Number, linked};
 use super::walk::{Handle, Queue, Status, attribute};
@@ -18,7 +19,7 @@ use crate::diff::{apply, diff};
 use crate::edit::settled;
 use crate::staging::Staging;
 use crate::{
-    BlobDigest, Directory, DirectoryRef, DirectoryStore, Entry, INLINE_LIMIT, Metadata, Node, StoreError, TreeDigest,
+    BlobDigest, Directory, DirectoryRef, DirectoryStore, Entry, INLINE_LIMIT, KnownIds, Metadata, Node, StoreError, TreeDigest,
 };
 
 /// Where overlayfs keeps its marks.
@@ -44,6 +45,14 @@ impl OverlayAttributes {
             Self::User => "user.overlay.metacopy",
         }
     }
+
+    /// On everything that was copied up, whatever its value; not on links and devices.
+    fn origin(self) -> &'static str {
+        match self {
+            Self::Trusted => "trusted.overlay.origin",
+            Self::User => "user.overlay.origin",
+        }
+    }
 }
 
 /// How an upper directory is read.
@@ -54,6 +63,8 @@ pub struct UpperOptions<'a> {
     pub stubs: &'a [PathBuf],
     /// Where the marks of the overlay are.
     pub attributes: OverlayAttributes,
+    /// The owners that files could have when the step ran.
+    pub owners: &'a KnownIds,
     /// Threads that read and hash.
     pub threads: NonZeroUsize,
 }
@@ -87,6 +98,7 @@ pub fn upperdir(
         stubs: options.stubs.iter().map(|path| relative(path)).collect(),
         collected: Collected::default(),
         taken: Mutex::default(),
+        copied_up: Mutex::default(),
     };
     let top = Arc::new(Handle::open(upper)?);
     let number = walk.collected.number();
@@ -96,11 +108,21 @@ pub fn upperdir(
         name: None,
     };
     Queue::run(options.threads.get(), vec![first], |task, queue| walk.work(task, queue))?;
-    let Walk { collected, .. } = walk;
+    let Walk {
+        collected, copied_up, ..
+    } = walk;
     let staging = Staging::new(store);
     let raw = collected.assemble(&staging, None)?;
     let raw = settled(&staging, &raw.digest)?;
-    let upper = apply(&staging, Some(lower), &raw)?;
+    let mut upper = apply(&staging, Some(lower), &raw)?;
+    if !options.owners.is_complete() {
+        let kept = KeptOwners {
+            trees: &staging,
+            known: options.owners,
+            copied_up: copied_up.into_inner().unwrap_or_else(PoisonError::into_inner),
+        };
+        upper = kept.restore(b"", lower, &upper)?;
+    }
     let upper = with_attributes(&staging, lower, &upper)?;
     // The difference drops what was only copied up, and applying it keeps the times of unchanged directories.
     let layer = diff(&staging, Some(lower), &upper)?;
@@ -155,6 +177,8 @@ struct Walk<'a> {
     collected: Collected,
     /// Files with several names that were taken in by one of them.
     taken: Mutex<HashMap<Inode, Contents>>,
+    /// Paths that have a counterpart in the lower tree; noted only when some owners are not known here.
+    copied_up: Mutex<HashSet<Vec<u8>>>,
 }
 
 impl Walk<'_> {
@@ -188,6 +212,8 @@ impl Walk<'_> {
         let opaque = attribute(&handle.fd, self.options.attributes.opaque())
             .map_err(|err| handle.fail("read attributes of", b"", err))?
             .is_some_and(|value| value == b"y");
+        self.note_origin(&handle.fd, || handle.path.clone())
+            .map_err(|err| handle.fail("read attributes of", b"", err))?;
         let mut entries = Vec::new();
         let mut files = Vec::new();
         let mut bytes = 0;
@@ -273,6 +299,7 @@ impl Walk<'_> {
         }
         let file = parent.open_file(name).map_err(|err| parent.fail("open", name, err))?;
         let fail = |err| parent.fail("read attributes of", name, err);
+        self.note_origin(&file, || parent.child(name)).map_err(fail)?;
         let capability = attribute(&file, CAPABILITY).map_err(fail)?;
         let size = unread.status.size;
         let marked = || attribute(&file, self.options.attributes.metacopy());
@@ -318,8 +345,68 @@ impl Walk<'_> {
         Ok(contents)
     }
 
+    /// Notes what was copied up, if that matters.
+    fn note_origin(&self, fd: impl std::os::fd::AsFd, path: impl FnOnce() -> Vec<u8>) -> Result<(), Errno> {
+        if !self.options.owners.is_complete() && attribute(fd, self.options.attributes.origin())?.is_some() {
+            let mut noted = self.copied_up.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.insert(path());
+        }
+        Ok(())
+    }
+
     fn taken(&self) -> MutexGuard<'_, HashMap<Inode, Contents>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives files their owners back that could not be shown to the step: see [`KnownIds`].
+struct KeptOwners<'a> {
+    trees: &'a dyn DirectoryStore,
+    known: &'a KnownIds,
+    copied_up: HashSet<Vec<u8>>,
+}
+
+impl KeptOwners<'_> {
+    /// `path` is that of the directories, ended by a slash but for the root.
+    fn restore(&self, path: &[u8], lower: &TreeDigest, upper: &TreeDigest) -> Result<TreeDigest, StoreError> {
+        if lower == upper {
+            return Ok(*upper);
+        }
+        let (old, new) = (self.trees.need_directory(lower)?, self.trees.need_directory(upper)?);
+        let mut directory = Directory::clone(&new);
+        for entry in &mut directory.entries {
+            let Some(old) = old.get(&entry.name) else { continue };
+            let path = [path, &entry.name].concat();
+            if let (Node::Directory(old_below), Node::Directory(below)) = (&old.node, &mut entry.node) {
+                let inside = [path.as_slice(), b"/"].concat();
+                let digest = deep(|| self.restore(&inside, &old_below.digest, &below.digest))?;
+                if digest != below.digest {
+                    *below = reference(self.trees, digest)?;
+                }
+            }
+            if self.is_the_same_file(&path, &old.node, &entry.node) {
+                let owner = self
+                    .known
+                    .kept((old.meta.uid, old.meta.gid), (entry.meta.uid, entry.meta.gid));
+                (entry.meta.uid, entry.meta.gid) = owner;
+            }
+        }
+        if directory == *new {
+            return Ok(*upper);
+        }
+        Ok(self.trees.put_directory(directory)?.digest)
+    }
+
+    /// Whether an entry is the one that was there, perhaps changed, and not a new one of the same name.
+    fn is_the_same_file(&self, path: &[u8], old: &Node, new: &Node) -> bool {
+        match (old, new) {
+            (Node::Directory(_), Node::Directory(_)) => self.copied_up.contains(path),
+            // Names of one file have one owner, and some of them may be new.
+            (_, Node::File { link: Some(_), .. }) => false,
+            // A file with several names loses its mark with the others, but not its content.
+            (Node::File { blob: old, .. }, Node::File { blob, .. }) => old == blob || self.copied_up.contains(path),
+            (old, new) => old == new,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 mod dotenv;
 mod fields;
 mod interpolate;
+mod json;
 mod merge;
 mod model;
 mod target;
@@ -16,6 +17,8 @@ mod tests;
 mod yaml;
 
 use std::collections::BTreeMap;
+
+pub use self::json::yaml_to_json;
 
 use self::fields::Fields;
 use self::model::{Loader, Source, Variables};

@@ -3,11 +3,22 @@
 //! Linux 6.7 gives every user namespace a `binfmt_misc` table of its own, so nothing is registered on the host. Where the host
 //! has a registration already, that one is used.
 
-use std::path::{Path, PathBuf};
+mod host;
+mod interpreter;
+
+use std::path::Path;
 
 use cbs_solver::{FailureKind, StepError, pb, platform_text};
+use cbs_store::KnownIds;
 
-use crate::launch::{Emulator, IdMappings, IdRange};
+use crate::launch::{Emulator, IdMappings, IdRange, LaunchError};
+
+use interpreter::Found;
+
+/// Where the machine's own table is.
+const HOST_TABLE: &str = "/proc/sys/fs/binfmt_misc";
+/// As the kernel calls it.
+const FILE_SYSTEM: &str = "binfmt_misc";
 
 /// An architecture as ELF headers say it.
 struct Machine {
@@ -104,7 +115,7 @@ pub(super) struct Emulation {
 }
 
 /// Finds how to run a platform's programs here.
-pub(super) fn emulation(platform: Option<&pb::Platform>) -> Result<Emulation, StepError> {
+pub(super) fn emulation(platform: Option<&pb::Platform>, owners: &KnownIds) -> Result<Emulation, StepError> {
     let Some(platform) = platform.filter(|platform| !platform.architecture.is_empty()) else {
         return Ok(Emulation::default());
     };
@@ -126,61 +137,90 @@ pub(super) fn emulation(platform: Option<&pb::Platform>) -> Result<Emulation, St
                 "this machine cannot run steps for {text}: no emulator is known"
             ))
         })?;
-    if host_runs(machine) {
+    if host::runs(Path::new(HOST_TABLE), &machine.header()) {
         return Ok(Emulation::default());
     }
-    let interpreter = ["-static", ""]
-        .iter()
-        .map(|suffix| PathBuf::from(format!("/usr/bin/qemu-{}{suffix}", machine.qemu)))
-        .find(|path| path.exists())
-        .ok_or_else(|| {
-            unsupported(format!(
+    let interpreter = match interpreter::find(Path::new("/"), machine.qemu) {
+        Found::Usable(path) => path,
+        Found::NeedsLibraries(path) => {
+            return Err(unsupported(format!(
+                "this machine cannot run steps for {text}: `{}` needs libraries of this machine; install the package \
+                 `qemu-user-static`",
+                path.display()
+            )));
+        }
+        Found::Nothing => {
+            return Err(unsupported(format!(
                 "this machine cannot run steps for {text}: install the package `qemu-user-static`"
-            ))
-        })?;
-    let all = vec![IdRange {
-        inside: 0,
-        outside: 0,
-        count: u32::MAX,
-    }];
+            )));
+        }
+    };
+    // Everybody stays who he is; only what exists here can be passed on.
+    let same = |(first, count)| IdRange {
+        inside: first,
+        outside: first,
+        count,
+    };
     Ok(Emulation {
         emulators: vec![Emulator {
             registration: registration(machine, &interpreter),
         }],
         user_namespace: Some(IdMappings {
-            uids: all.clone(),
-            gids: all,
+            uids: owners.users().map(same).collect(),
+            gids: owners.groups().map(same).collect(),
         }),
     })
 }
 
-/// Whether the host has an enabled registration for it.
-fn host_runs(machine: &Machine) -> bool {
-    let path = format!("/proc/sys/fs/binfmt_misc/qemu-{}", machine.qemu);
-    std::fs::read_to_string(path).is_ok_and(|text| text.starts_with("enabled"))
+/// Says what to do when the kernel has no private `binfmt_misc`.
+pub(super) fn explain(error: LaunchError, platform: Option<&pb::Platform>) -> LaunchError {
+    match error {
+        LaunchError::Setup { action, path, source } if path == Path::new(FILE_SYSTEM) => LaunchError::Setup {
+            action,
+            path,
+            source: std::io::Error::new(
+                source.kind(),
+                format!(
+                    "{source}; steps for {} need Linux 6.7 with binfmt_misc, or an emulator registered for the whole \
+                     machine: install the packages `qemu-user-static` and `binfmt-support` there",
+                    platform.map(platform_text).unwrap_or_default()
+                ),
+            ),
+        },
+        other => other,
+    }
+}
+
+impl Machine {
+    /// How its programs begin.
+    fn header(&self) -> Vec<u8> {
+        let mut header = vec![0x7f, b'E', b'L', b'F', self.class, self.data, 1, 0];
+        header.extend([0; 8]);
+        // An executable, in the machine's own byte order.
+        if self.data == 1 {
+            header.extend([2, 0]);
+            header.extend(self.number.to_le_bytes());
+        } else {
+            header.extend([0, 2]);
+            header.extend(self.number.to_be_bytes());
+        }
+        header
+    }
 }
 
 /// The line that the kernel's `binfmt_misc` reads: matches executables and shared objects of the machine. Flags: F opens
-/// the interpreter now, O hands over the file, C takes credentials from it.
+/// the interpreter now, O hands over the file, C takes credentials from it, and P tells the name that the program was
+/// called by, without which programs such as busybox do not know what to be (qemu 6 and Linux 5.12).
 fn registration(machine: &Machine, interpreter: &Path) -> Vec<u8> {
-    let mut magic = vec![0x7f, b'E', b'L', b'F', machine.class, machine.data, 1, 0];
-    magic.extend([0; 8]);
-    let mut mask = vec![0xff_u8; 20];
+    let magic = machine.header();
+    let mut mask = vec![0xff_u8; magic.len()];
     // The ABI byte says anything; both executable (2) and shared object (3) are programs.
     mask[7] = 0;
-    if machine.data == 1 {
-        magic.extend([2, 0]);
-        magic.extend(machine.number.to_le_bytes());
-        mask[16] = 0xfe;
-    } else {
-        magic.extend([0, 2]);
-        magic.extend(machine.number.to_be_bytes());
-        mask[17] = 0xfe;
-    }
+    mask[if machine.data == 1 { 16 } else { 17 }] = 0xfe;
     let escaped = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect() };
     let (magic, mask) = (escaped(&magic), escaped(&mask));
     format!(
-        ":cbs-{}:M::{magic}:{mask}:{}:FOC",
+        ":cbs-{}:M::{magic}:{mask}:{}:FOCP",
         machine.architecture,
         interpreter.display()
     )
@@ -204,7 +244,7 @@ mod tests {
             "{line}"
         );
         assert!(
-            line.ends_with("\\xfe\\xff\\xff\\xff:/usr/bin/qemu-aarch64-static:FOC"),
+            line.ends_with("\\xfe\\xff\\xff\\xff:/usr/bin/qemu-aarch64-static:FOCP"),
             "{line}"
         );
         assert!(line.len() < 1920, "the kernel's limit");
@@ -218,7 +258,12 @@ mod tests {
             ..Default::default()
         };
         if std::env::consts::ARCH == "x86_64" {
-            assert!(emulation(Some(&platform)).expect("native").emulators.is_empty());
+            assert!(
+                emulation(Some(&platform), &KnownIds::all())
+                    .expect("native")
+                    .emulators
+                    .is_empty()
+            );
         }
         let platform = pb::Platform {
             os: "linux".into(),
@@ -226,7 +271,7 @@ mod tests {
             ..Default::default()
         };
         assert!(
-            emulation(Some(&platform))
+            emulation(Some(&platform), &KnownIds::all())
                 .expect_err("unknown")
                 .message
                 .contains("linux/vax")

@@ -1,0 +1,308 @@
+//! Steps for other machines: qemu registered for one container, or by the host.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use crate::env::{Said, TestEnv};
+use crate::users::User;
+
+const HOST_TABLE: &str = "/proc/sys/fs/binfmt_misc";
+const APPLETS: [&str; 10] = [
+    "sh", "ls", "cat", "uname", "echo", "env", "id", "sleep", "mkdir", "test",
+];
+
+/// Debian's static busybox for a machine, fetched by the apt of this machine without a trace in its state.
+fn busybox(env: &TestEnv, architecture: &str) -> PathBuf {
+    static DOWNLOAD: Mutex<()> = Mutex::new(());
+    let _guard = DOWNLOAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busybox-{architecture}"));
+    if kept.exists() {
+        return kept;
+    }
+    for folder in ["apt/state/lists/partial", "apt/cache/archives/partial", "apt/unpacked"] {
+        fs::create_dir_all(env.path(folder)).expect("mkdir");
+    }
+    env.write("apt/status", "");
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+    let indexes = env
+        .tool(
+            "apt-get",
+            &[
+                "indextargets",
+                "--format",
+                format,
+                "Created-By: Packages",
+                "Origin: Debian",
+            ],
+        )
+        .ok();
+    let main = indexes
+        .stdout
+        .lines()
+        .find(|line| line.ends_with(" main") && !line.contains('-'))
+        .or_else(|| {
+            indexes
+                .stdout
+                .lines()
+                .find(|line| line.ends_with(" main") && !line.contains("-security"))
+        })
+        .expect("apt knows a mirror of Debian");
+    env.write("apt/sources.list", &format!("deb {main}\n"));
+    let apt = |arguments: &[&str]| {
+        let mut command = env.command("apt-get");
+        command.current_dir(env.path("apt")).arg("-qq");
+        for (key, value) in [
+            ("Dir::State", env.at("apt/state")),
+            ("Dir::State::status", env.at("apt/status")),
+            ("Dir::Cache", env.at("apt/cache")),
+            ("Dir::Etc::sourcelist", env.at("apt/sources.list")),
+            ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
+            ("APT::Architecture", architecture.to_owned()),
+            ("APT::Architectures", architecture.to_owned()),
+            ("APT::Sandbox::User", "root".to_owned()),
+            ("Acquire::Languages", "none".to_owned()),
+        ] {
+            command.args(["-o", &format!("{key}={value}")]);
+        }
+        // A machine behind a proxy says so in its environment.
+        command.envs(std::env::vars().filter(|(name, _)| name.to_lowercase().ends_with("_proxy")));
+        Said::from(command.args(arguments).output().expect("apt-get")).ok()
+    };
+    apt(&["update"]);
+    apt(&["download", "busybox-static"]);
+    let package = fs::read_dir(env.path("apt"))
+        .expect("apt")
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .expect("a package");
+    env.tool(
+        "dpkg-deb",
+        &["-x", package.to_str().expect("UTF-8"), &env.at("apt/unpacked")],
+    )
+    .ok();
+    let unpacked = ["bin/busybox", "usr/bin/busybox"]
+        .map(|name| env.path("apt/unpacked").join(name))
+        .into_iter()
+        .find(|path| path.exists())
+        .expect("busybox in its package");
+    let part = kept.with_extension("part");
+    fs::copy(unpacked, &part).expect("copy");
+    fs::rename(part, &kept).expect("rename");
+    kept
+}
+
+/// A world whose registry has `foreign/base:1` for amd64 and arm64, made by `cbs` itself.
+fn world() -> TestEnv {
+    let mut env = TestEnv::new();
+    env.start_registry();
+    for (name, program) in [
+        ("amd64", PathBuf::from("/bin/busybox")),
+        ("arm64", busybox(&env, "arm64")),
+    ] {
+        let bin = env.path("base").join(name).join("bin");
+        fs::create_dir_all(&bin).expect("mkdir");
+        fs::copy(program, bin.join("busybox")).expect("copy");
+        for applet in APPLETS {
+            symlink("busybox", bin.join(applet)).expect("link");
+        }
+        fs::create_dir(env.path("base").join(name).join("tmp")).expect("mkdir");
+    }
+    env.write("base/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n");
+    let tag = format!("{}/foreign/base:1", env.registry());
+    env.cbs(&[
+        "build",
+        "--platform",
+        "linux/amd64,linux/arm64",
+        "--push",
+        "-t",
+        &tag,
+        "base",
+    ])
+    .ok();
+    env
+}
+
+fn host_table() -> Vec<String> {
+    let entries = fs::read_dir(HOST_TABLE)
+        .map(|entries| entries.flatten().collect())
+        .unwrap_or_default();
+    let entries: Vec<fs::DirEntry> = entries;
+    entries
+        .iter()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+const NESTED: &str = r#"FROM REGISTRY/foreign/base:1
+RUN uname -m > /arch && cat /arch
+COPY --chmod=755 script /bin/script
+RUN <<END
+script by-path
+/bin/env script by-env
+sh -c 'sh -c "script by-shell"'
+script in-background &
+wait
+exec script by-exec
+END
+RUN ["/bin/script", "as-entrypoint"]
+"#;
+const SCRIPT: &str = "#!/bin/sh\necho $1 says $(uname -m) and $(/bin/busybox uname -m)\n";
+
+#[test]
+fn steps_of_a_foreign_platform_run_whatever_they_start() {
+    let env = world();
+    let before = host_table();
+    env.write("ctx/script", SCRIPT);
+    env.write("ctx/Dockerfile", NESTED);
+    let output = format!("type=tar,dest={}", env.at("out.tar"));
+    let said = env
+        .cbs(&[
+            "build",
+            "--progress=plain",
+            "--platform",
+            "linux/arm64",
+            "-o",
+            &output,
+            "ctx",
+        ])
+        .ok();
+    for who in [
+        "by-path",
+        "by-env",
+        "by-shell",
+        "in-background",
+        "by-exec",
+        "as-entrypoint",
+    ] {
+        let line = format!("{who} says aarch64 and aarch64");
+        assert!(said.stderr.contains(&line), "no `{line}` in:\n{}", said.stderr);
+    }
+    assert_eq!(
+        env.tool("tar", &["-xOf", &env.at("out.tar"), "arch"]).ok().stdout,
+        "aarch64\n"
+    );
+    assert_eq!(host_table(), before, "nothing is registered for the machine");
+    env.nothing_left();
+}
+
+#[test]
+fn a_cross_stage_runs_here_and_the_last_stage_there() {
+    let env = world();
+    env.write(
+        "ctx/Dockerfile",
+        "FROM --platform=$BUILDPLATFORM REGISTRY/foreign/base:1 AS cross\nARG TARGETARCH BUILDARCH\n\
+         RUN echo $(uname -m) makes $TARGETARCH on $BUILDARCH > /made\n\
+         FROM REGISTRY/foreign/base:1\nCOPY --from=cross /made /\nRUN uname -m > /runs\n",
+    );
+    let output = format!("type=local,dest={}", env.at("out"));
+    env.cbs(&["build", "--platform", "linux/amd64,linux/arm64", "-o", &output, "ctx"])
+        .ok();
+    let read = |name: &str| fs::read_to_string(env.path("out").join(name)).expect(name);
+    // The tests run on amd64, as the base image has it.
+    for (target, machine) in [("amd64", "x86_64"), ("arm64", "aarch64")] {
+        assert_eq!(
+            read(&format!("linux_{target}/made")),
+            format!("x86_64 makes {target} on amd64\n")
+        );
+        assert_eq!(read(&format!("linux_{target}/runs")), format!("{machine}\n"));
+    }
+    env.nothing_left();
+}
+
+#[test]
+fn users_build_foreign_platforms_too() {
+    let env = world();
+    env.write("ctx/script", SCRIPT);
+    env.write("ctx/Dockerfile", NESTED);
+    let mut digests = Vec::new();
+    let (ranges, single) = (User::with_ranges(&env), User::with_one_id(&env));
+    let command =
+        |who: Option<&User<'_>>, args: &[&str]| who.map_or_else(|| env.cbs_command(args), |user| user.command(args));
+    for who in [None, Some(&ranges), Some(&single)] {
+        let at = |name: &str| who.map_or_else(|| env.at(name), |user| user.at(name));
+        let output = format!("type=oci,dest={},rewrite-timestamp=true", at("out.tar"));
+        let metadata = at("metadata.json");
+        let args = [
+            "build",
+            "--platform",
+            "linux/arm64",
+            "--metadata-file",
+            &metadata,
+            "-o",
+            &output,
+            "ctx",
+        ];
+        let mut command: Command = command(who, &args);
+        Said::from(command.env("SOURCE_DATE_EPOCH", "1").output().expect("cbs")).ok();
+        let text = fs::read_to_string(&metadata).expect("metadata");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        digests.push(value["containerimage.digest"].clone());
+    }
+    assert!(digests[0].is_string());
+    assert_eq!(digests, vec![digests[0].clone(); 3]);
+    ranges.nothing_left();
+    single.nothing_left();
+}
+
+/// `cbs` in a mount namespace where this was done before.
+fn after(env: &TestEnv, unshare: &[&str], setup: &str, args: &[&str]) -> Said {
+    let mut command = env.command("unshare");
+    command
+        .args(unshare)
+        .args([
+            "--mount",
+            "sh",
+            "-ec",
+            &format!("{setup}\nexec \"$@\""),
+            "sh",
+            env!("CARGO_BIN_EXE_cbs"),
+        ])
+        .args(args);
+    command.output().expect("unshare").into()
+}
+
+/// Hides qemu, and a table of the host's if there is one.
+const HIDE: &str =
+    "mount --bind /dev/null /usr/bin/qemu-aarch64-static\numount /proc/sys/fs/binfmt_misc 2>/dev/null || :";
+
+#[test]
+fn without_an_emulator_the_error_says_what_to_install() {
+    let env = world();
+    env.write("ctx/Dockerfile", "FROM REGISTRY/foreign/base:1\nRUN id\n");
+    let args = ["build", "--platform", "linux/arm64", "ctx"];
+    after(&env, &[], HIDE, &args).fails_with(&[
+        "Dockerfile:2",
+        "cannot run steps for linux/arm64",
+        "install the package `qemu-user-static`",
+    ]);
+    // What runs nothing needs none.
+    env.write("ctx/Dockerfile", "FROM REGISTRY/foreign/base:1\nCOPY Dockerfile /\n");
+    after(&env, &[], HIDE, &args).ok();
+    env.nothing_left();
+}
+
+#[test]
+fn an_emulator_of_the_host_is_used() {
+    let env = world();
+    env.write(
+        "ctx/Dockerfile",
+        "FROM REGISTRY/foreign/base:1\nRUN uname -m; ls /proc/sys/fs/binfmt_misc; echo listed\n",
+    );
+    // The host is a user namespace here, so that this machine's own table stays as it is.
+    let setup = format!(
+        "mount -t binfmt_misc none {HOST_TABLE}\n\
+         printf '%s' ':qemu-aarch64:M::\\x7f\\x45\\x4c\\x46\\x02\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\xb7\\x00:\
+\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\x00\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xfe\\xff\\xff\\xff:\
+/usr/bin/qemu-aarch64-static:OCF' > {HOST_TABLE}/register\n\
+         mount --bind /dev/null /usr/bin/qemu-aarch64-static"
+    );
+    let args = ["build", "--progress=plain", "--platform", "linux/arm64", "ctx"];
+    let said = after(&env, &["--user", "--map-root-user"], &setup, &args).ok();
+    assert!(said.stderr.contains(" aarch64\n"), "{}", said.stderr);
+    assert!(!said.stderr.contains("cbs-arm64"), "{}", said.stderr);
+    env.nothing_left();
+}
