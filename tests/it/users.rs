@@ -69,10 +69,14 @@ impl<'a> User<'a> {
         let home = env.path(name);
         fs::create_dir(&home).expect("home");
         chown(&home, Some(uid), Some(gid)).expect("chown");
-        // Everybody may use the device where udev runs; a bare machine may have it for root only.
-        let fuse = env.at("fuse-device");
-        if !env.path("fuse-device").exists() {
-            env.tool("mknod", &["-m", "0666", &fuse, "c", "10", "229"]).ok();
+        // Everybody may use these where udev runs; a bare machine may have them for root only.
+        let mut setup = Vec::new();
+        for (device, name, minor) in [("/dev/fuse", "fuse", "229"), ("/dev/net/tun", "tun", "200")] {
+            let node = env.at(name);
+            if !env.path(name).exists() {
+                env.tool("mknod", &["-m", "0666", &node, "c", "10", minor]).ok();
+            }
+            setup.push(format!("mount --bind {node} {device}"));
         }
         Self {
             env,
@@ -80,7 +84,7 @@ impl<'a> User<'a> {
             gid,
             home,
             cbs,
-            setup: format!("mount --bind {fuse} /dev/fuse"),
+            setup: setup.join(" && "),
         }
     }
 

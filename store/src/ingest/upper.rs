@@ -19,7 +19,8 @@ use crate::diff::{apply, diff};
 use crate::edit::settled;
 use crate::staging::Staging;
 use crate::{
-    BlobDigest, Directory, DirectoryRef, DirectoryStore, Entry, INLINE_LIMIT, KnownIds, Metadata, Node, StoreError, TreeDigest,
+    BlobDigest, Directory, DirectoryRef, DirectoryStore, Entry, INLINE_LIMIT, KnownIds, Metadata, Node, StoreError,
+    TreeDigest,
 };
 
 /// Where overlayfs keeps its marks.
