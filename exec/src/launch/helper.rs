@@ -1,7 +1,7 @@
 //! Programs of this machine that serve containers while a build runs: the one behind a network, an ssh agent.
 //!
 //! ```text
-//! start ─► thread ─ (new network namespace) ─ clone ─► program        guard: kills it should this process die
+//! start ─► thread ─ (makes a network namespace) ─ clone ─► program      guard: kills it should this process die
 //!             │  asks `is_ready` until it says so                      stop: kills it and waits for its end
 //!             └► Ready | Failed(what the program said) ─► Helper::wait
 //! ```
@@ -48,7 +48,7 @@ pub struct HelperSpec {
     pub stdin: Option<Arc<OwnedFd>>,
     /// Whether it serves a network of its own making.
     pub network: HelperNetwork,
-    /// Tells whether it is ready; asked from the thread that is in the new network, again and again.
+    /// Tells whether it is ready; asked from a thread that is in the new network, again and again.
     pub is_ready: Box<dyn FnMut() -> bool + Send>,
 }
 
@@ -165,16 +165,12 @@ pub fn in_network<T: Send>(network: &OwnedFd, run: impl FnOnce() -> T + Send) ->
 fn serve(mut spec: HelperSpec, guard: &Arc<Guard>, stop: &CancelHandle, shared: &Shared) -> Result<(), String> {
     let text = |action: &'static str| move |err: io::Error| format!("cannot {action}: {err}");
     let mut steps = vec![Step::ResetSignals, Step::NewSession];
-    // Both descriptors must live until the child has them.
-    let host;
+    // It must live until the child has it.
     let mut network = None;
     if spec.network == HelperNetwork::Serve {
-        host = File::open(OWN_NETWORK).map_err(text("open this network"))?;
-        sys::enter_new_network().map_err(text("make a network namespace"))?;
-        let made = File::open(OWN_NETWORK).map_err(text("open the new network"))?;
-        steps.push(Step::EnterNetwork(host.as_raw_fd()));
+        let made = new_network().map_err(text("make a network namespace"))?;
         steps.push(stream(0, StreamSource::Descriptor(made.as_raw_fd())));
-        network = Some(Arc::new(OwnedFd::from(made)));
+        network = Some(Arc::new(made));
     } else {
         let stdin = spec.stdin.as_ref();
         steps.push(stream(
@@ -227,7 +223,11 @@ fn serve(mut spec: HelperSpec, guard: &Arc<Guard>, stop: &CancelHandle, shared: 
                 None => tail.text(),
             });
         }
-        if (spec.is_ready)() {
+        let is_ready = match &network {
+            None => (spec.is_ready)(),
+            Some(network) => in_network(network, &mut spec.is_ready).map_err(text("enter the new network"))?,
+        };
+        if is_ready {
             break;
         }
         if start.elapsed() > PATIENCE {
@@ -243,6 +243,19 @@ fn serve(mut spec: HelperSpec, guard: &Arc<Guard>, stop: &CancelHandle, shared: 
     while watch(&child, stop, &mut tail, None) == Seen::Nothing {}
     // Dropping the child kills it and waits for its end.
     Ok(())
+}
+
+/// A new network namespace with a loopback interface. It is made on another thread, since root of a user namespace could
+/// not come back to the network of this one.
+fn new_network() -> io::Result<OwnedFd> {
+    let make = || {
+        sys::enter_new_network()?;
+        Ok(OwnedFd::from(File::open(OWN_NETWORK)?))
+    };
+    match std::thread::scope(|scope| scope.spawn(make).join()) {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 fn stream(stream: i32, source: StreamSource) -> Step {

@@ -103,6 +103,8 @@ fn is_root(test: &str) -> bool {
     root
 }
 
+mod owners;
+
 static EVERYONE: LazyLock<KnownIds> = LazyLock::new(KnownIds::all);
 
 fn upper_options(stubs: &[PathBuf]) -> UpperOptions<'_> {

@@ -405,7 +405,9 @@ impl KeptOwners<'_> {
             // Names of one file have one owner, and some of them may be new.
             (_, Node::File { link: Some(_), .. }) => false,
             // A file with several names loses its mark with the others, but not its content.
-            (Node::File { blob: old, .. }, Node::File { blob, .. }) => old == blob || self.copied_up.contains(path),
+            (Node::File { blob: old, link, .. }, Node::File { blob, .. }) => {
+                (link.is_some() && old == blob) || self.copied_up.contains(path)
+            }
             (old, new) => old == new,
         }
     }
