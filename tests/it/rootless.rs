@@ -218,6 +218,26 @@ fn without_user_namespaces_only_run_fails_and_says_why() {
 }
 
 #[test]
+fn the_doctor_tells_what_a_user_has() {
+    let env = TestEnv::new();
+    let said = User::with_ranges(&env).cbs(&["doctor"]).ok();
+    for part in [
+        "without root, in a user namespace",
+        "ranges of user and group ids",
+        "data-only layers",
+    ] {
+        assert!(said.stdout.contains(part), "no `{part}` in:\n{}", said.stdout);
+    }
+    let said = User::with_one_id(&env).cbs(&["doctor"]);
+    assert!(said.stdout.contains("steps have one user only"), "{}", said.stdout);
+    let said = User::with_ranges_named(&env, "refused")
+        .without_namespaces()
+        .cbs(&["doctor"]);
+    assert!(said.stdout.contains("without a user namespace"), "{}", said.stdout);
+    assert_ne!(said.code, 0);
+}
+
+#[test]
 fn a_user_cannot_mount_for_everybody() {
     let env = world("FROM REGISTRY/cbs-test/busybox:1\nRUN id\n");
     let user = User::with_ranges(&env);

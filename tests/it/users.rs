@@ -28,6 +28,11 @@ pub(crate) struct User<'a> {
 impl<'a> User<'a> {
     /// One with ranges in `/etc/subuid` and `/etc/subgid`.
     pub(crate) fn with_ranges(env: &'a TestEnv) -> Self {
+        Self::with_ranges_named(env, "ranges")
+    }
+
+    /// The same with a home of another name.
+    pub(crate) fn with_ranges_named(env: &'a TestEnv, name: &str) -> Self {
         /// Two tests must not make the account at once.
         static ACCOUNT: Mutex<()> = Mutex::new(());
         let _guard = ACCOUNT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +53,7 @@ impl<'a> User<'a> {
             let text = env.tool("id", &[flag, WITH_RANGES]).ok().stdout;
             text.trim().parse().expect("a number")
         };
-        Self::new(env, "ranges", id("-u"), id("-g"))
+        Self::new(env, name, id("-u"), id("-g"))
     }
 
     /// One whom `/etc/subuid` does not know.

@@ -56,7 +56,7 @@ fn files_changed_in_place_keep_owners_that_do_not_exist_as_root() {
         lower,
         "d d 700\n o d\n f d/a =1",
         &[],
-        "d d 700\n w d/b\n w d/l\n f d/a =1",
+        "d d 700\n f d/a =1\n w d/b\n w d/l",
         "d d 700\n f d/a =1",
     );
     // New names of a changed file have its owner, which is then root for all of them.
