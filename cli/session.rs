@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Context as _;
 use cbs_exec::rootless::Standing;
-use cbs_fuse::{LowerMode, Privilege};
+use cbs_fuse::LowerMode;
 use cbs_image::auth::DockerConfig;
 use cbs_image::registry::{Registry, RegistryConfig};
 use cbs_image::source::{ImageSource, Network};

@@ -210,12 +210,17 @@ impl TestEnv {
         let here = self.at("");
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         assert!(!mounts.contains(&here), "left mounted:\n{mounts}");
-        self.nothing_left_but_the_store_disk();
+        self.nothing_runs_or_lies(store);
     }
 
     /// As [`TestEnv::nothing_left`] for a world with disks of its own.
     #[track_caller]
     pub(crate) fn nothing_left_but_the_store_disk(&self) {
+        self.nothing_runs_or_lies(&self.path("store"));
+    }
+
+    #[track_caller]
+    fn nothing_runs_or_lies(&self, store: &Path) {
         let here = self.at("");
         for process in fs::read_dir("/proc").expect("proc").flatten() {
             let Ok(line) = fs::read(process.path().join("cmdline")) else {
