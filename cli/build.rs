@@ -160,6 +160,8 @@ pub(crate) fn build(
         }
         Err(error) => return Err(failure::of_solve_for(error, &all)),
     };
+    // What is kept under a name outlives a power loss. Before the outputs: those would be waited for, too.
+    session.store.sync().context("cannot write the store")?;
     let results: HashMap<usize, &TargetResult> = solved.targets.iter().map(|result| (result.number, result)).collect();
     outcome.ran = solved.stats.ran;
     let mut first = 0;
@@ -191,7 +193,6 @@ pub(crate) fn build(
         finished.warnings = warnings(target, result);
         outcome.built.push(finished);
     }
-    // On disk after a moment, without anybody waiting for it: what a power loss takes is built again.
     session.store.flush().context("cannot write the store")?;
     if settings.recheck == Recheck::Yes && outcome.failure.is_none() {
         let config = settings.solve.config(Need::Tree);
