@@ -2,12 +2,11 @@
 //! and checked by the same code as the attributes of a target.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use cbs_frontends::bake::{Bake, BakeError, BakeOptions, Fetcher, FileKind, Grants, Host, LocalHost, NoFetcher, load};
+use cbs_frontends::bake::{Bake, BakeError, BakeOptions, Fetcher, GivenInput, Grants, LocalHost, NoFetcher, load};
 use cbs_frontends::dockerfile::HostAddress;
 use cbs_image::platform::Platform;
 use cbs_solver::pb;
@@ -140,9 +139,7 @@ impl Planned {
         // Settings for bake files do not apply to a file that does not exist.
         let environment = options.environment.clone();
         options.environment.retain(|name, _| !name.starts_with("BUILDX_BAKE_"));
-        let host = OneFile {
-            text: definition(args, input, &environment)?.into_bytes(),
-        };
+        let host = GivenInput(definition(args, input, &environment)?.into_bytes());
         let fetcher: &dyn Fetcher = &NoFetcher;
         let bake = load(&options, &host, fetcher).map_err(as_flag)?;
         self.grant(&bake.grants);
@@ -190,33 +187,6 @@ fn surroundings(options: &BakeOptions, platforms: &[Platform]) -> Surroundings {
         platforms: platforms.to_vec(),
         environment: options.environment.clone(),
         working_directory: PathBuf::from(&options.working_directory),
-    }
-}
-
-/// The real machine, but for standard input, which has the definition.
-struct OneFile {
-    text: Vec<u8>,
-}
-
-impl Host for OneFile {
-    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        LocalHost.read(path)
-    }
-
-    fn read_stdin(&self) -> io::Result<Vec<u8>> {
-        Ok(self.text.clone())
-    }
-
-    fn kind(&self, path: &str) -> io::Result<FileKind> {
-        LocalHost.kind(path)
-    }
-
-    fn link_target(&self, path: &str) -> io::Result<Option<String>> {
-        LocalHost.link_target(path)
-    }
-
-    fn random(&self, buffer: &mut [u8]) {
-        LocalHost.random(buffer);
     }
 }
 

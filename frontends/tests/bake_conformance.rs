@@ -5,12 +5,11 @@ mod arguments;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use arguments::{Arguments, Surroundings, run};
-use cbs_frontends::bake::{FileKind, Host, LocalHost};
+use cbs_frontends::bake::GivenInput;
 use clap::Parser as _;
 use regex::Regex;
 use serde_json::{Map, Value as Json};
@@ -19,33 +18,6 @@ use serde_json::{Map, Value as Json};
 const NOT_INPUT: [&str; 4] = ["case.json", "expected.json", "expected.err", "expected.err.full"];
 /// Some day in 2026.
 const NOW: i64 = 1_780_000_000;
-
-/// The machine, except for stdin.
-struct CaseHost {
-    stdin: Vec<u8>,
-}
-
-impl Host for CaseHost {
-    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
-        LocalHost.read(path)
-    }
-
-    fn read_stdin(&self) -> io::Result<Vec<u8>> {
-        Ok(self.stdin.clone())
-    }
-
-    fn kind(&self, path: &str) -> io::Result<FileKind> {
-        LocalHost.kind(path)
-    }
-
-    fn link_target(&self, path: &str) -> io::Result<Option<String>> {
-        LocalHost.link_target(path)
-    }
-
-    fn random(&self, buffer: &mut [u8]) {
-        LocalHost.random(buffer);
-    }
-}
 
 fn read_json(path: &Path) -> Json {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -94,9 +66,7 @@ fn run_case(folder: &Path, case: &Json, work: &Path) -> Result<String, String> {
     let stdin = case["stdin"]
         .as_str()
         .map(|name| fs::read(folder.join(name)).expect("stdin"));
-    let host = CaseHost {
-        stdin: stdin.unwrap_or_default(),
-    };
+    let host = GivenInput(stdin.unwrap_or_default());
     let mut environment = BTreeMap::from([(String::from("HOME"), String::from("/root"))]);
     for (name, value) in case["env"].as_object().into_iter().flatten() {
         environment.insert(name.clone(), value.as_str().expect("a text").to_owned());

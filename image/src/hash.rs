@@ -1,5 +1,4 @@
 //! Readers and writers that hash what passes.
-#![allow(dead_code, reason = "for layers, which are written next")]
 
 use std::io::{self, Read, Write};
 

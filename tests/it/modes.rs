@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::env::TestEnv;
+use crate::env::{Said, TestEnv};
 
 /// Reads and sets attributes, which busybox cannot.
 const XATTR: &str = r#"
@@ -146,26 +146,23 @@ fn world() -> TestEnv {
     env
 }
 
+/// Builds the context in a mode, into a store of this world.
+fn build_in(env: &TestEnv, store: &str, mode: &str, output: &str) -> Said {
+    let store = env.at(store);
+    let global = ["--store", &store, "--lower-mode", mode];
+    let build = ["build", "--progress", "plain", "--output", output, "ctx"];
+    env.cbs(&[&global[..], &build[..]].concat()).ok()
+}
+
 #[test]
 fn both_modes_give_the_same_bytes_as_root() {
     let env = world();
     let build = |mode: &str| {
         let dest = env.at(&format!("{mode}.tar"));
-        let store = env.at(&format!("store-{mode}"));
+        let store = format!("store-{mode}");
         let output = format!("type=oci,compression=uncompressed,dest={dest}");
-        let words = [
-            "--store",
-            &store,
-            "--lower-mode",
-            mode,
-            "build",
-            "--progress",
-            "plain",
-            "--output",
-            &output,
-            "ctx",
-        ];
-        env.cbs(&words).ok();
+        build_in(&env, &store, mode, &output);
+        let store = env.at(&store);
         env.cbs(&["--store", &store, "store", "verify"]).ok();
         fs::read(dest).expect("an archive")
     };
@@ -209,17 +206,7 @@ fn a_store_changes_its_mode_without_building_again_as_root() {
     let env = world();
     let build = |mode: &str| {
         let output = format!("type=tar,dest={}", env.at("out.tar"));
-        env.cbs(&[
-            "--lower-mode",
-            mode,
-            "build",
-            "--progress",
-            "plain",
-            "--output",
-            &output,
-            "ctx",
-        ])
-        .ok()
+        build_in(&env, "store", mode, &output)
     };
     build("plain");
     for mode in ["data-only", "plain"] {

@@ -102,6 +102,32 @@ impl Host for LocalHost {
     }
 }
 
+/// The real machine, but for what stands on stdin.
+#[derive(Clone, Debug, Default)]
+pub struct GivenInput(pub Vec<u8>);
+
+impl Host for GivenInput {
+    fn read(&self, path: &str) -> io::Result<Vec<u8>> {
+        LocalHost.read(path)
+    }
+
+    fn read_stdin(&self) -> io::Result<Vec<u8>> {
+        Ok(self.0.clone())
+    }
+
+    fn kind(&self, path: &str) -> io::Result<FileKind> {
+        LocalHost.kind(path)
+    }
+
+    fn link_target(&self, path: &str) -> io::Result<Option<String>> {
+        LocalHost.link_target(path)
+    }
+
+    fn random(&self, buffer: &mut [u8]) {
+        LocalHost.random(buffer);
+    }
+}
+
 /// A machine made of a few files, for tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryHost {

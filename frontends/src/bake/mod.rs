@@ -64,7 +64,7 @@ pub use self::compose::yaml_to_json;
 pub use self::entitlements::{DeviceGrant, Grants, Privilege};
 pub use self::entries::{Attestation, CacheEntry, Output, Policy, Resources, Secret, Ssh};
 pub use self::error::{BakeError, SourceError};
-pub use self::host::{FileKind, Host, LocalHost, MemoryHost};
+pub use self::host::{FileKind, GivenInput, Host, LocalHost, MemoryHost};
 pub use self::list::{ListFormat, Listed, Listing};
 pub use self::model::{Group, Target};
 pub use self::options::{BakeOptions, Call};

@@ -283,7 +283,7 @@ impl<'a> Edit<'a> {
         self.put(path, &entry)
     }
 
-    #[allow(dead_code, reason = "for code in this crate that edits whole levels")]
+    /// The edited levels themselves.
     pub(crate) fn draft_mut(&mut self) -> &mut Draft<'a> {
         &mut self.draft
     }

@@ -13,11 +13,9 @@ use super::Inner;
 use super::pending::MAX_AGE;
 use super::remove::remove_path;
 
-/// How long blobs may be only in the page cache, while the process lasts: by then the kernel has written most of them on
-/// its own, and `syncfs` has little to wait for. Nobody waits for it; what a short process leaves, a longer one syncs.
+/// How long blobs may be only in the page cache while a long process lasts: by then the kernel has written most of them on
+/// its own, and `syncfs` has little to wait for. What a build keeps is synced by the build itself.
 const SYNC_AFTER: Duration = Duration::from_secs(35);
-/// As [`SYNC_AFTER`] when earlier processes left blobs that old: a process of a moment does not take it upon itself.
-const SYNC_LEFT_AFTER: Duration = Duration::from_secs(2);
 /// Write-ahead log that is worth moving into the database.
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 /// A failed flush or sync is tried again no sooner.
@@ -82,8 +80,6 @@ pub(super) fn spawn_flusher(inner: Arc<Inner>) -> std::io::Result<JoinHandle<()>
 
 fn run_flusher(inner: &Inner) {
     let mut not_before = Instant::now();
-    // When the index cannot be asked, the sync will say so.
-    let mut left_by_others = inner.has_batch_older_than(SYNC_AFTER).unwrap_or_default();
     loop {
         // Asked without holding the state: whoever begins a batch holds the batch and then wants the state.
         let flush_at = inner.pending_since().map(|began| (began + MAX_AGE).max(not_before));
@@ -93,8 +89,7 @@ fn run_flusher(inner: &Inner) {
                 return;
             }
             let now = Instant::now();
-            let sync_after = if left_by_others { SYNC_LEFT_AFTER } else { SYNC_AFTER };
-            let sync_at = state.unsynced.map(|since| (since + sync_after).max(not_before));
+            let sync_at = state.unsynced.map(|since| (since + SYNC_AFTER).max(not_before));
             let flush = flush_at.is_some_and(|at| at <= now);
             let sync = sync_at.is_some_and(|at| at <= now);
             if !(flush || sync) {
@@ -111,7 +106,6 @@ fn run_flusher(inner: &Inner) {
         let mut failed = flush && inner.flush().is_err();
         if sync {
             inner.background.lock().unsynced = None;
-            left_by_others = false;
             if inner.sync().is_err() {
                 failed = true;
                 inner.background.note_unsynced();

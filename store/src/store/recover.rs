@@ -6,9 +6,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
-use std::time::Duration;
 
-use super::index::wall_clock;
 use super::{Access, Inner, Store};
 use crate::{BlobDigest, Sha256Digest, StoreError};
 
@@ -42,16 +40,6 @@ impl Inner {
         self.index.write("note sync", |transaction, _| {
             let mut delete = transaction.prepare_cached("DELETE FROM batches WHERE tick = ?1")?;
             batches.iter().try_for_each(|tick| delete.execute([tick]).map(drop))
-        })
-    }
-
-    /// Whether blobs of this boot have been waiting for a sync for so long.
-    pub(super) fn has_batch_older_than(&self, age: Duration) -> Result<bool, StoreError> {
-        let before = wall_clock().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        self.index.read("list batches", |connection| {
-            connection
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM batches WHERE boot = ?1 AND tick < ?2)")?
-                .query_row(rusqlite::params![self.boot, before], |row| row.get(0))
         })
     }
 

@@ -1,11 +1,12 @@
 //! What takes how much space.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::gc::catalog::{Catalog, Item, Marks};
 use super::gc::plan::{realisation_items, snapshot_items};
-use super::gc::rows::tree_bytes;
 use super::realisations::decode;
 use super::{Inner, Store};
 use crate::{CacheKey, StoreError};
@@ -329,19 +330,32 @@ impl Inner {
     }
 }
 
-/// Measures a folder as `du` does. What goes away meanwhile counts nothing.
+/// Measures a folder as `du` does.
 fn measure_folder(root: &Path) -> Result<Measured, StoreError> {
-    use std::os::unix::fs::MetadataExt;
-    let mut linked: HashSet<u64> = HashSet::new();
     let mut measured = Measured::default();
-    let mut add = |meta: &std::fs::Metadata| {
-        if meta.is_dir() || meta.nlink() < 2 || linked.insert(meta.ino()) {
-            measured.bytes += meta.len();
-            measured.allocated += meta.blocks() * 512;
-        }
-    };
+    each_inode(root, |meta| {
+        measured.bytes += meta.len();
+        measured.allocated += meta.blocks() * 512;
+    })?;
+    Ok(measured)
+}
+
+/// Sum of the sizes of the files below a folder.
+pub(super) fn tree_bytes(root: &Path) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    each_inode(root, |meta| bytes += if meta.is_dir() { 0 } else { meta.len() })?;
+    Ok(bytes)
+}
+
+/// Shows a folder and what is below it, each inode once. What goes away meanwhile is not there.
+fn each_inode(root: &Path, mut see: impl FnMut(&Metadata)) -> Result<(), StoreError> {
     let gone = |err: &std::io::Error| err.kind() == std::io::ErrorKind::NotFound;
-    add(&root.symlink_metadata().map_err(StoreError::io("measure", root))?);
+    let mut linked: HashSet<u64> = HashSet::new();
+    match root.symlink_metadata() {
+        Ok(meta) => see(&meta),
+        Err(err) if gone(&err) => return Ok(()),
+        Err(err) => return Err(StoreError::io("measure", root)(err)),
+    }
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {
         let entries = match std::fs::read_dir(&folder) {
@@ -351,19 +365,20 @@ fn measure_folder(root: &Path) -> Result<Measured, StoreError> {
         };
         for entry in entries {
             let entry = entry.map_err(StoreError::io("list", &folder))?;
-            match entry.metadata() {
-                Ok(meta) => {
-                    add(&meta);
-                    if meta.is_dir() {
-                        waiting.push(entry.path());
-                    }
-                }
-                Err(err) if gone(&err) => {}
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                Err(err) if gone(&err) => continue,
                 Err(err) => return Err(StoreError::io("measure", &entry.path())(err)),
+            };
+            if meta.is_dir() {
+                waiting.push(entry.path());
+            } else if meta.nlink() > 1 && !linked.insert(meta.ino()) {
+                continue;
             }
+            see(&meta);
         }
     }
-    Ok(measured)
+    Ok(())
 }
 
 /// The size of a file; zero when it is not there.

@@ -1,13 +1,11 @@
 //! The rows that a plan is made from: remembered runs, cache mounts, OCI blobs.
 
-use std::collections::HashSet;
-use std::path::Path;
-
 use super::catalog::{Catalog, Item};
 use super::plan::realisation_items;
 use super::{GcCandidate, GcFilter, StoreItem};
 use crate::store::Inner;
 use crate::store::realisations::decode;
+use crate::store::usage::tree_bytes;
 use crate::{CacheKey, Sha256Digest, StoreError};
 
 /// A remembered run.
@@ -109,31 +107,4 @@ impl Inner {
         }
         Ok(mounts)
     }
-}
-
-/// Sum of the sizes of the files in a tree, each inode once. What goes away meanwhile counts nothing.
-pub(in crate::store) fn tree_bytes(root: &Path) -> Result<u64, StoreError> {
-    use std::os::unix::fs::MetadataExt;
-    let mut linked: HashSet<u64> = HashSet::new();
-    let mut bytes = 0_u64;
-    let mut waiting = vec![root.to_owned()];
-    let gone = |err: &std::io::Error| err.kind() == std::io::ErrorKind::NotFound;
-    while let Some(folder) = waiting.pop() {
-        let entries = match std::fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(err) if gone(&err) => continue,
-            Err(err) => return Err(StoreError::io("list", &folder)(err)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(StoreError::io("list", &folder))?;
-            match entry.metadata() {
-                Ok(meta) if meta.is_dir() => waiting.push(entry.path()),
-                Ok(meta) if meta.nlink() > 1 && !linked.insert(meta.ino()) => {}
-                Ok(meta) => bytes += meta.len(),
-                Err(err) if gone(&err) => {}
-                Err(err) => return Err(StoreError::io("look at", &entry.path())(err)),
-            }
-        }
-    }
-    Ok(bytes)
 }

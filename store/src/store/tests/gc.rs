@@ -427,7 +427,7 @@ fn leftovers_of_killed_processes_go_and_packs_shrink() {
     // The disk agrees with the account.
     let total: u64 = ["blobs", "packs", "layers", "caches", "work"]
         .iter()
-        .map(|folder| crate::store::gc::rows::tree_bytes(&store.root().join(folder)).expect("measure"))
+        .map(|folder| crate::store::usage::tree_bytes(&store.root().join(folder)).expect("measure"))
         .sum();
     assert_eq!(after.total() - after.database - after.reserve, total);
 }
