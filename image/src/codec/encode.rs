@@ -79,8 +79,13 @@ impl<W: Write> Write for Encoder<'_, W> {
         }
         let size = block_size(self.compression);
         if self.buffer.capacity() == 0 {
-            // A small layer needs no whole block; a large one grows to it once.
-            self.buffer.reserve(bytes.len().clamp(16 << 10, size));
+            // A small layer needs no whole block; a large one grows to its first and has the others at once.
+            let enough = if self.is_empty {
+                bytes.len().clamp(16 << 10, size)
+            } else {
+                size
+            };
+            self.buffer.reserve_exact(enough);
         }
         let count = bytes.len().min(size - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..count]);
