@@ -86,10 +86,10 @@ pub(crate) struct CommonBuildArgs {
     /// Grant an entitlement: network.host, security.insecure, fs.read=PATH, …
     #[arg(long, value_name = "ENTITLEMENT")]
     pub(crate) allow: Vec<String>,
-    /// Shape of the attestation of how the image was built
+    /// Attest how the image was built; not there yet, only `false` is taken
     #[arg(long, value_name = "VALUE")]
     pub(crate) provenance: Option<String>,
-    /// Whether to attach a bill of materials
+    /// Attach a bill of materials; not there yet, only `false` is taken
     #[arg(long, value_name = "VALUE")]
     pub(crate) sbom: Option<String>,
     /// How many steps run at once; `auto` is the number of cores, and more while the machine is idle [default: auto]
@@ -221,13 +221,13 @@ pub(crate) struct BuildArgs {
     /// Stages to run again
     #[arg(long, value_delimiter = ',', value_name = "STAGE")]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Caches to read
+    /// Caches to import; not there yet, a warning says so
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_from: Vec<String>,
-    /// Caches to write
+    /// Caches to export; not there yet and refused: the store itself is the cache
     #[arg(long, value_name = "CACHE")]
     pub(crate) cache_to: Vec<String>,
-    /// Attestations to attach
+    /// Attestations to attach; not there yet and refused
     #[arg(long, value_name = "ATTEST")]
     pub(crate) attest: Vec<String>,
     /// A device of RUN steps, by the Container Device Interface: vendor.com/class=name[,optional]
@@ -242,7 +242,7 @@ pub(crate) struct BuildArgs {
     /// Limits of each step: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
     #[arg(long, value_name = "NAME=VALUE[,…]")]
     pub(crate) resource: Vec<String>,
-    /// Source policies, or how they are applied
+    /// Source policies; not evaluated yet and refused
     #[arg(long, value_name = "POLICY")]
     pub(crate) policy: Vec<String>,
     /// What to do: build, check, outline or targets
@@ -291,7 +291,7 @@ pub(crate) struct BakeArgs {
     /// List targets or variables and stop: targets|variables[,format=json]
     #[arg(long, value_name = "WHAT")]
     pub(crate) list: Option<String>,
-    /// Source policies, or how they are applied
+    /// Source policies; not evaluated yet and refused
     #[arg(long, value_name = "POLICY")]
     pub(crate) policy: Vec<String>,
     /// What to do: build, check, outline or targets

@@ -217,7 +217,7 @@ fn unescape(source: &str) -> Result<String, (usize, &'static str)> {
                     _ => {
                         return Err((
                             at,
-                            "invalid escape sequence; known are \\n \\r \\t \\\" \\\\ \\uXXXX \\UXXXXXXXX",
+                            "invalid escape sequence; known are \\n \\r \\t \\\" \\\\, \\u with 4 and \\U with 8 hex digits",
                         ));
                     }
                 };
