@@ -117,10 +117,11 @@ fn world() -> TestEnv {
     env
 }
 
-/// Starts a build whose step takes some seconds, so that the live view can be looked at.
-fn start(terminal: &Terminal, env: &TestEnv, number: usize, prefix: &str) {
+/// Starts a build whose step takes some seconds, so that the live view can be looked at. The screen may show the
+/// end of the one before for a moment yet, so each ends with words of its own: `{end} $?`.
+fn start(terminal: &Terminal, env: &TestEnv, number: usize, prefix: &str, end: &str) {
     terminal.enter(&format!(
-        "clear; {prefix} CBS_STORE={} HOME={} {} build --build-arg N={number} ctx; echo status $?",
+        "clear; {prefix} CBS_STORE={} HOME={} {} build --build-arg N={number} ctx; echo {end} $?",
         env.at("store"),
         env.at("home"),
         env!("CARGO_BIN_EXE_cbs"),
@@ -131,7 +132,7 @@ fn start(terminal: &Terminal, env: &TestEnv, number: usize, prefix: &str) {
 fn the_live_view_fits_the_terminal_as_root() {
     let env = world();
     let terminal = Terminal::open(&env, 80, 24);
-    start(&terminal, &env, 1, "");
+    start(&terminal, &env, 1, "", "first");
     let live = terminal.wait_for("part number 8");
     let has = |screen: &str, needle: &str| assert!(screen.contains(needle), "no `{needle}` in:\n{screen}");
     has(&live, "[+] Building");
@@ -167,7 +168,7 @@ fn the_live_view_fits_the_terminal_as_root() {
     assert_eq!(wide.matches("[+] Building").count(), 1, "{wide}");
     has(&wide, "longer than eighty columns would ever be");
 
-    let end = terminal.wait_for("status 0");
+    let end = terminal.wait_for("first 0");
     assert_eq!(end.matches("[+] Building").count(), 1, "{end}");
     has(&end, "kept as");
     assert_eq!(
@@ -177,16 +178,16 @@ fn the_live_view_fits_the_terminal_as_root() {
     );
 
     // Without colour when nobody wants it; a second run says what was known.
-    start(&terminal, &env, 1, "NO_COLOR=1");
-    let cached = terminal.wait_for("status 0");
+    start(&terminal, &env, 1, "NO_COLOR=1", "second");
+    let cached = terminal.wait_for("second 0");
     has(&cached, "CACHED [2/2] RUN");
     assert!(!terminal.colours().contains("\u{1b}[3"), "{}", terminal.colours());
 
     // Narrower while it runs.
-    start(&terminal, &env, 2, "");
+    start(&terminal, &env, 2, "", "third");
     terminal.wait_for("part number 8");
     terminal.resize(60, 20);
-    let end = terminal.wait_for("status 0");
+    let end = terminal.wait_for("third 0");
     assert!(end.lines().all(|line| line.chars().count() <= 60), "{end}");
     drop(terminal);
     env.nothing_left();
