@@ -29,7 +29,7 @@ fn main_group(c: &mut Criterion) {
             for piece in input.chunks(64 << 10) {
                 encoder.write_all(piece).expect("write");
             }
-            encoder.finish().expect("finish")
+            encoder.finish().expect("finish").inner
         };
         let bytes = encode();
         println!(

@@ -1,7 +1,7 @@
 //! Layers as blobs: compressed once, remembered, and sent back as the very bytes they were pulled as.
 //!
 //! ```text
-//! diff tree ── tar ──► sha256 (diff id) ──► codec ──► sha256, scratch file ──► OCI blob of the store
+//! diff tree ── tar ──► codec (sha256 of both sides) ──► scratch file ──► OCI blob of the store
 //! ```
 
 use std::io::{self, BufWriter, Write};
@@ -10,7 +10,6 @@ use cbs_store::{Layer, OciBlob, Sha256Digest, Store};
 
 use crate::codec::{Compression, Decoder, Encoder, Pool};
 use crate::error::ImageError;
-use crate::hash::HashWriter;
 use crate::manifest::{MediaTypes, layer_compression};
 use crate::scratch::{Scratch, ScratchFile};
 use crate::trees;
@@ -18,8 +17,13 @@ use crate::trees;
 /// The variant under which a pulled layer's own blob is remembered.
 pub(crate) const PULLED: &str = "pulled";
 
-/// Bumped when the bytes of any codec or of the tar writer change: old stores then compress again.
-const FORMAT: &str = "2";
+/// Bumped when the bytes of a codec or of the tar writer change: old stores then compress again.
+const fn format(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None | Compression::Gzip => "2",
+        Compression::Zstd => "3",
+    }
+}
 
 /// Buffered before a write to the scratch file.
 const WRITE_BUFFER: usize = 256 << 10;
@@ -69,7 +73,7 @@ impl LayerOptions {
 
     /// What the store remembers a blob under: everything its bytes depend on besides the layer.
     fn variant(&self) -> String {
-        let mut text = format!("{FORMAT}:{}-{}", self.compression, self.level());
+        let mut text = format!("{}:{}-{}", format(self.compression), self.compression, self.level());
         if let Some(seconds) = self.clamp_mtime {
             text.push_str(&format!("@{seconds}"));
         }
@@ -114,19 +118,19 @@ pub(crate) fn layer_blob(
     if let Some(blob) = remembered(context.store, layer, &variant)? {
         return Ok(blob);
     }
-    let (file, diff_id, digest, size) = encode(context, options, |writer| {
+    let made = encode(context, options, |writer| {
         trees::write_layer(context.store, &layer.diff, writer, options)
     })?;
     // A layer from outside whose blob was forgotten: its tar is rebuilt, and need not be the one it was.
     if let Some(expected) = layer.diff_id
-        && expected != diff_id
+        && expected != made.diff_id
     {
         return Err(ImageError::BlobGone {
             what: "layer",
             digest: expected,
         });
     }
-    keep(context, layer, &variant, options, file, diff_id, digest, size)
+    keep(context, layer, &variant, options, made)
 }
 
 fn convert(
@@ -135,7 +139,12 @@ fn convert(
     pulled: &OciBlob,
     options: &LayerOptions,
 ) -> Result<OciBlob, ImageError> {
-    let variant = format!("converted:{FORMAT}:{}-{}", options.compression, options.level());
+    let variant = format!(
+        "converted:{}:{}-{}",
+        format(options.compression),
+        options.compression,
+        options.level()
+    );
     if let Some(blob) = remembered(context.store, layer, &variant)? {
         return Ok(blob);
     }
@@ -146,21 +155,21 @@ fn convert(
             what: "layer",
             digest: pulled.digest,
         })?;
-    let (file, diff_id, digest, size) = encode(context, options, |writer| {
+    let made = encode(context, options, |writer| {
         let mut decoder = Decoder::new(source).map_err(ImageError::stream("decompress layer"))?;
         io::copy(&mut decoder, writer).map_err(ImageError::stream("convert layer"))?;
         Ok(())
     })?;
     if let Some(expected) = layer.diff_id
-        && expected != diff_id
+        && expected != made.diff_id
     {
         return Err(ImageError::DigestMismatch {
             what: "layer",
             expected,
-            actual: diff_id,
+            actual: made.diff_id,
         });
     }
-    keep(context, layer, &variant, options, file, diff_id, digest, size)
+    keep(context, layer, &variant, options, made)
 }
 
 /// A blob made before whose bytes are still here.
@@ -171,64 +180,54 @@ fn remembered(store: &Store, layer: &Layer, variant: &str) -> Result<Option<OciB
     Ok(store.open_oci_blob(&blob.digest)?.map(|_| blob))
 }
 
-type Encoded = (ScratchFile, Sha256Digest, Sha256Digest, u64);
+/// A finished blob that is not in the store yet.
+struct Made {
+    file: ScratchFile,
+    diff_id: Sha256Digest,
+    digest: Sha256Digest,
+    size: u64,
+}
 
-/// Runs `write` into codec and scratch file; the diff id, the blob's digest and its size.
+/// Runs `write` into codec and scratch file.
 fn encode(
     context: &LayerContext<'_>,
     options: &LayerOptions,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
-) -> Result<Encoded, ImageError> {
+) -> Result<Made, ImageError> {
     let scratch = context.scratch.create()?;
-    let file = BufWriter::with_capacity(WRITE_BUFFER, &scratch.file);
-    let (file, diff_id, digest, size) = if options.compression == Compression::None {
-        // Nothing changes the bytes: one hash is both.
-        let mut tar = HashWriter::new(Cancellable {
-            inner: file,
+    let (diff_id, digest, size) = {
+        let file = BufWriter::with_capacity(WRITE_BUFFER, &scratch.file);
+        let mut tar = Cancellable {
+            inner: Encoder::new(context.pool, options.compression, options.level(), file),
             cancelled: context.cancelled,
-        });
+        };
         write(&mut tar)?;
-        let (file, digest, size) = tar.finish();
-        (file.inner, digest, digest, size)
-    } else {
-        let encoder = Encoder::new(
-            context.pool,
-            options.compression,
-            options.level(),
-            HashWriter::new(file),
-        );
-        let mut tar = HashWriter::new(Cancellable {
-            inner: encoder,
-            cancelled: context.cancelled,
-        });
-        write(&mut tar)?;
-        let (encoder, diff_id, _) = tar.finish();
-        let compressed = encoder.inner.finish().map_err(ImageError::stream("compress layer"))?;
-        let (file, digest, size) = compressed.finish();
-        (file, diff_id, digest, size)
+        let encoded = tar.inner.finish().map_err(ImageError::stream("compress layer"))?;
+        let file = encoded.inner.into_inner();
+        file.map_err(|err| ImageError::io("write", scratch.path())(err.into_error()))?;
+        (encoded.input, encoded.digest, encoded.size)
     };
-    file.into_inner()
-        .map_err(|err| ImageError::io("write", scratch.path())(err.into_error()))?;
-    Ok((scratch, diff_id, digest, size))
+    Ok(Made {
+        file: scratch,
+        diff_id,
+        digest,
+        size,
+    })
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one record, from two callers")]
 fn keep(
     context: &LayerContext<'_>,
     layer: &Layer,
     variant: &str,
     options: &LayerOptions,
-    file: ScratchFile,
-    diff_id: Sha256Digest,
-    digest: Sha256Digest,
-    size: u64,
+    made: Made,
 ) -> Result<OciBlob, ImageError> {
-    file.adopt(context.store, &digest)?;
+    made.file.adopt(context.store, &made.digest)?;
     let blob = OciBlob {
-        digest,
-        size,
+        digest: made.digest,
+        size: made.size,
         media_type: MediaTypes::Oci.layer(options.compression).to_owned(),
-        diff_id: Some(diff_id),
+        diff_id: Some(made.diff_id),
     };
     context.store.put_layer_blob(layer, variant, &blob)?;
     Ok(blob)

@@ -3,58 +3,91 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 
+use cbs_store::Sha256Digest;
+
 use super::block::{Block, block_size};
 use super::pool::Pending;
 use super::{Compression, Pool};
+use crate::hash::PairHasher;
 
-/// Compresses what is written to it. Call [`Encoder::finish`]; a dropped encoder leaves a truncated stream.
+/// Compresses what is written to it, and hashes both sides. Call [`Encoder::finish`]; a dropped encoder leaves a truncated
+/// stream.
 #[derive(Debug)]
 pub struct Encoder<'pool, W: Write> {
     pool: &'pool Pool,
     compression: Compression,
     level: i32,
     inner: W,
-    buffer: Vec<u8>,
+    /// What was written to us and is in no block under way.
+    block: Block,
     pending: VecDeque<Pending>,
     is_empty: bool,
+    hashes: PairHasher,
+}
+
+/// A stream that an [`Encoder`] has finished.
+#[derive(Debug)]
+pub struct Encoded<W> {
+    /// Where the compressed bytes went.
+    pub inner: W,
+    /// The digest of what was written to the encoder.
+    pub input: Sha256Digest,
+    /// The digest of the compressed bytes.
+    pub digest: Sha256Digest,
+    /// How many those are.
+    pub size: u64,
 }
 
 impl<'pool, W: Write> Encoder<'pool, W> {
     /// Starts a stream into `inner`. The level is forced into the format's range.
     pub fn new(pool: &'pool Pool, compression: Compression, level: i32, inner: W) -> Self {
+        let level = compression.clamp_level(level);
         Self {
             pool,
             compression,
-            level: compression.clamp_level(level),
+            level,
             inner,
-            buffer: Vec::new(),
+            block: Block::new(compression, level),
             pending: VecDeque::new(),
             is_empty: true,
+            hashes: PairHasher::default(),
         }
     }
 
-    /// Ends the stream and gives the inner writer back.
+    /// Ends the stream.
     ///
     /// # Errors
     /// What compressing or writing says.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self) -> io::Result<Encoded<W>> {
         // An empty input still needs one block, or readers take the file for damaged.
-        if self.compression != Compression::None && (self.is_empty || !self.buffer.is_empty()) {
+        if self.compression != Compression::None && (self.is_empty || !self.block.input.is_empty()) {
             self.submit()?;
         }
         self.drain(0)?;
         self.inner.flush()?;
-        Ok(self.inner)
+        let [(input, input_size), (output, output_size)] = self.hashes.finish();
+        // Nothing changes the bytes of the one, so they are hashed once.
+        let (digest, size) = match self.compression {
+            Compression::None => (input, input_size),
+            _ => (output, output_size),
+        };
+        Ok(Encoded {
+            inner: self.inner,
+            input,
+            digest,
+            size,
+        })
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        let input = std::mem::take(&mut self.buffer);
         self.drain(self.pool.threads() + 1)?;
-        self.pending.push_back(self.pool.submit(Block {
-            compression: self.compression,
-            level: self.level,
-            input,
-        })?);
+        // Streams share the memory of the pool: one that has blocks under way waits for those before it takes more.
+        while !self.pending.is_empty() && self.pool.is_crowded() {
+            self.drain(self.pending.len() - 1)?;
+        }
+        let next = self.pool.spare_block(self.compression, self.level);
+        let block = std::mem::replace(&mut self.block, next);
+        self.pending.push_back(self.pool.submit(block)?);
         self.is_empty = false;
         Ok(())
     }
@@ -63,10 +96,10 @@ impl<'pool, W: Write> Encoder<'pool, W> {
     fn drain(&mut self, keep: usize) -> io::Result<()> {
         while self.pending.len() > keep {
             let Some(oldest) = self.pending.pop_front() else { break };
-            let block = oldest
-                .recv()
-                .map_err(|_| io::Error::other("a compression thread failed"))??;
-            self.inner.write_all(&block)?;
+            let block = oldest.wait()?;
+            self.hashes.update(&block.input, block.output());
+            self.inner.write_all(block.output())?;
+            self.pool.give_back(block);
         }
         Ok(())
     }
@@ -75,21 +108,24 @@ impl<'pool, W: Write> Encoder<'pool, W> {
 impl<W: Write> Write for Encoder<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.compression == Compression::None {
-            return self.inner.write(bytes);
+            let count = self.inner.write(bytes)?;
+            self.hashes.update(&bytes[..count], &[]);
+            return Ok(count);
         }
         let size = block_size(self.compression);
-        if self.buffer.capacity() == 0 {
+        let input = &mut self.block.input;
+        if input.is_empty() && input.capacity() < size {
             // A small layer needs no whole block; a large one grows to its first and has the others at once.
             let enough = if self.is_empty {
                 bytes.len().clamp(16 << 10, size)
             } else {
                 size
             };
-            self.buffer.reserve_exact(enough);
+            input.reserve_exact(enough);
         }
-        let count = bytes.len().min(size - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..count]);
-        if self.buffer.len() == size {
+        let count = bytes.len().min(size - input.len());
+        input.extend_from_slice(&bytes[..count]);
+        if input.len() == size {
             self.submit()?;
         }
         Ok(count)

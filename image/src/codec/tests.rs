@@ -15,7 +15,14 @@ fn encode(pool: &Pool, compression: Compression, level: i32, input: &[u8], step:
     for piece in input.chunks(step.max(1)) {
         encoder.write_all(piece).expect("write");
     }
-    encoder.finish().expect("finish")
+    let encoded = encoder.finish().expect("finish");
+    let bytes = encoded.inner;
+    assert_eq!(encoded.input, Sha256Digest::of(input));
+    assert_eq!(
+        (encoded.digest, encoded.size),
+        (Sha256Digest::of(&bytes), bytes.len() as u64)
+    );
+    bytes
 }
 
 fn decode(bytes: &[u8]) -> Vec<u8> {
@@ -43,6 +50,18 @@ fn sample(length: usize, seed: u64) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
+}
+
+/// Bytes that do not compress, from a fixed generator.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
 }
 
 proptest! {
@@ -99,15 +118,7 @@ fn block_edges_and_empty_inputs() {
 
 #[test]
 fn incompressible_blocks_fit() {
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    })
-    .take(1_500_000)
-    .collect();
+    let noise = noise(1_500_000);
     for level in [0, 1, 6, 9] {
         assert!(
             decode(&encode(&pool(2), Compression::Gzip, level, &noise, 4096)) == noise,
@@ -120,13 +131,7 @@ fn incompressible_blocks_fit() {
 /// the variant names in `layer.rs` must change with it.
 #[test]
 fn blocks_that_gain_nothing_are_stored_and_others_compressed() {
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(2 << 20)
-    .collect();
+    let noise = noise(2 << 20);
     let text = sample(2 << 20, 7);
     let pool = pool(2);
     let of_noise = encode(&pool, Compression::Gzip, 4, &noise, 1 << 16);
@@ -141,6 +146,46 @@ fn blocks_that_gain_nothing_are_stored_and_others_compressed() {
     );
     assert!(both.len() < of_noise.len() + text.len() / 2);
     assert_eq!(decode(&both), [noise, text].concat());
+}
+
+#[test]
+fn zstd_passes_by_what_gains_nothing_and_finds_text_in_it() {
+    let noise = noise(12 << 20);
+    let pool = pool(2);
+    let of_noise = encode(&pool, Compression::Zstd, 3, &noise, 1 << 16);
+    assert!(of_noise.len() < noise.len() + 2000, "{}", of_noise.len());
+    assert!(decode(&of_noise) == noise);
+    let mut mixed = noise;
+    let text = sample(400 << 10, 7);
+    mixed[(5 << 20) + 12_345..][..text.len()].copy_from_slice(&text);
+    let of_mixed = encode(&pool, Compression::Zstd, 3, &mixed, 1 << 16);
+    assert!(of_mixed.len() < of_noise.len() - text.len() / 3, "{}", of_mixed.len());
+    assert!(decode(&of_mixed) == mixed);
+}
+
+#[test]
+fn streams_of_several_kinds_share_the_memory_of_a_pool() {
+    let pool = pool(2);
+    let inputs: Vec<Vec<u8>> = (0..6)
+        .map(|index| sample(9_000_000 - index * 1_400_000, index as u64))
+        .collect();
+    std::thread::scope(|scope| {
+        for (index, input) in inputs.iter().enumerate() {
+            let pool = &pool;
+            scope.spawn(move || {
+                let compression = if index % 2 == 0 {
+                    Compression::Zstd
+                } else {
+                    Compression::Gzip
+                };
+                assert!(
+                    decode(&encode(pool, compression, 1, input, 100_000)) == *input,
+                    "{index}"
+                );
+            });
+        }
+    });
+    assert!(!pool.is_crowded());
 }
 
 #[test]

@@ -1,9 +1,14 @@
-//! Readers and writers that hash what passes.
+//! Readers and writers that hash what passes, and two streams hashed side by side.
+
+mod pair;
+mod sys;
 
 use std::io::{self, Read, Write};
 
 use cbs_store::Sha256Digest;
 use sha2::{Digest as _, Sha256};
+
+pub(crate) use pair::PairHasher;
 
 /// Hashes and counts what is written through it.
 pub(crate) struct HashWriter<W> {
