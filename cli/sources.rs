@@ -116,6 +116,7 @@ impl Sources {
     pub(crate) fn exec_config(&self, session: &Session) -> ExecConfig {
         let mut sandbox = self.sandbox.clone();
         let path = std::env::var_os("PATH").unwrap_or_default();
+        sandbox.emulation = session.settings.emulation.clone();
         sandbox.user_network = UserNetwork::find(std::env::split_paths(&path));
         ExecConfig {
             store: session.store.clone(),

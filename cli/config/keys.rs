@@ -41,6 +41,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         example: "[build]\nlower-mode = \"plain\"",
     },
     Setting {
+        key: "build.emulation",
+        help: "steps of other machines: auto, never, or the folder that qemu's emulators are taken from",
+        example: "[build]\nemulation = \"never\"",
+    },
+    Setting {
         key: "registry.*.mirrors",
         help: "hosts to ask before the registry itself",
         example: "[registry.\"docker.io\"]\nmirrors = [\"mirror.example\"]",

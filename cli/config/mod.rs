@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use cbs_exec::EmulationChoice;
 use cbs_fuse::LowerMode;
 use cbs_image::platform::Platform;
 use cbs_image::registry::{HostConfig, Security};
@@ -52,6 +53,9 @@ pub(crate) struct BuildConfig {
     pub(crate) platforms: Vec<Platform>,
     /// How trees lie below the overlay of a step.
     pub(crate) lower_mode: LowerModeChoice,
+    /// How steps of other machines run.
+    #[serde(deserialize_with = "emulation")]
+    pub(crate) emulation: EmulationChoice,
 }
 
 /// `build.lower-mode`.
@@ -121,6 +125,19 @@ fn progress<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Progres
     })
 }
 
+/// `auto`, `never` or a folder.
+fn emulation<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EmulationChoice, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "auto" => Ok(EmulationChoice::Auto),
+        "never" => Ok(EmulationChoice::Never),
+        path if path.starts_with('/') => Ok(EmulationChoice::Folder(PathBuf::from(path))),
+        other => Err(serde::de::Error::custom(format!(
+            "`{other}` is neither `auto`, `never` nor the absolute path of a folder"
+        ))),
+    }
+}
+
 fn platforms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Platform>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let parse = |text: &String| text.parse::<Platform>().map_err(serde::de::Error::custom);
@@ -141,7 +158,7 @@ mod tests {
     fn settings_become_types() {
         let config = read(
             "store = '/s'\n[build]\njobs = 3\nprogress = 'plain'\nplatforms = ['linux/arm64']\nlower-mode = 'plain'\n\
-             [registry.'docker.io']\nmirrors = ['mirror.example']\n[registry.'a:5000']\ninsecure = true\n",
+             emulation = '/opt/qemu'\n[registry.'docker.io']\nmirrors = ['mirror.example']\n[registry.'a:5000']\ninsecure = true\n",
         )
         .expect("valid");
         assert_eq!(config.store, Some(PathBuf::from("/s")));
@@ -149,6 +166,10 @@ mod tests {
         assert_eq!(config.build.progress, Some(ProgressMode::Plain));
         assert_eq!(config.build.platforms[0].to_string(), "linux/arm64");
         assert_eq!(config.build.lower_mode.forced(), Some(LowerMode::Plain));
+        assert_eq!(
+            config.build.emulation,
+            EmulationChoice::Folder(PathBuf::from("/opt/qemu"))
+        );
         let hosts = config.registry_hosts();
         assert_eq!(hosts["docker.io"].mirrors, ["mirror.example"]);
         assert_eq!(hosts["a:5000"].security, Security::Insecure);
@@ -163,6 +184,7 @@ mod tests {
             ("[build]\nprogress = 'loud'\n", "c.toml:2:12:", "rawjson"),
             ("[build]\nplatforms = ['a/b/c/d/e']\n", "c.toml:2:13:", ""),
             ("[registry.x]\nmirror = []\n", "c.toml:2:1:", "`mirrors`"),
+            ("[build]\nemulation = 'qemu'\n", "c.toml:2:13:", "absolute path"),
             ("store = \n", "c.toml:1:9:", ""),
             ("a = 1\na = 2\n", "c.toml:2:1:", "duplicate"),
         ] {

@@ -79,12 +79,26 @@ pub struct SandboxConfig {
     pub allow_host_network: bool,
     /// `security.insecure` was granted.
     pub allow_insecure: bool,
+    /// How steps of other machines run.
+    pub emulation: EmulationChoice,
     /// What gives steps a network of their own; without it they share this machine's.
     pub user_network: Option<crate::run::UserNetwork>,
     /// Limits of each step's cgroup.
     pub resources: crate::launch::Resources,
     /// Limits of single steps instead. They can be given once the definitions are known.
     pub step_resources: StepResources,
+}
+
+/// How steps of other machines run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum EmulationChoice {
+    /// As the host has it registered, else by an emulator found here.
+    #[default]
+    Auto,
+    /// By the emulators in this folder, whatever the host has registered.
+    Folder(PathBuf),
+    /// Not at all.
+    Never,
 }
 
 /// Limits by step.

@@ -18,7 +18,7 @@ pub mod rootless;
 mod run;
 mod source;
 
-pub use config::{ExecConfig, SandboxConfig, SecretSource, SshSource, StepResources};
+pub use config::{EmulationChoice, ExecConfig, SandboxConfig, SecretSource, SshSource, StepResources};
 pub use executor::LocalExecutor;
 pub use run::{UserNetwork, UserNetworkTool};
 pub use source::{Pins, SourceError};

@@ -186,6 +186,34 @@ fn steps_of_a_foreign_platform_run_whatever_they_start() {
         "aarch64\n"
     );
     assert_eq!(host_table(), before, "nothing is registered for the machine");
+
+    // Both settings hold for steps that would run otherwise.
+    let configured = |emulation: &str| {
+        env.write("c.toml", &format!("[build]\nemulation = \"{emulation}\"\n"));
+        let config = env.at("c.toml");
+        env.cbs(&[
+            "--config",
+            &config,
+            "build",
+            "--no-cache",
+            "--platform",
+            "linux/arm64",
+            "ctx",
+        ])
+    };
+    configured("never").fails_with(&["linux/arm64", "switched off"]);
+    configured(&env.at("qemu")).fails_with(&["linux/arm64", "no `qemu-aarch64` in"]);
+    let installed = [
+        "/usr/libexec/qemu-binfmt/aarch64-binfmt-P",
+        "/usr/bin/qemu-aarch64-static",
+    ];
+    let installed = installed
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .expect("qemu-user-static");
+    fs::create_dir(env.path("qemu")).expect("mkdir");
+    symlink(installed, env.path("qemu/qemu-aarch64-static")).expect("link");
+    configured(&env.at("qemu")).ok();
     env.nothing_left();
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cbs_exec::EmulationChoice;
 use cbs_exec::rootless::Standing;
 
 use super::Finding;
@@ -24,7 +25,14 @@ const MACHINES: [(&str, &str); 10] = [
 
 /// All of them.
 pub(super) fn all(world: &World<'_>) -> Vec<Finding> {
-    let mut findings = vec![git(), emulation(), ids(world), network(world), certificates(), docker()];
+    let mut findings = vec![
+        git(),
+        emulation(&world.global.settings.build.emulation),
+        ids(world),
+        network(world),
+        certificates(),
+        docker(),
+    ];
     findings.retain(|finding| !finding.detail.is_empty());
     findings
 }
@@ -62,15 +70,20 @@ fn git() -> Finding {
 }
 
 /// Which platforms' steps can run.
-fn emulation() -> Finding {
+fn emulation(choice: &EmulationChoice) -> Finding {
     const NAME: &str = "emulation";
+    let (folder, host_counts) = match choice {
+        EmulationChoice::Never => return Finding::works(NAME, "switched off by build.emulation"),
+        EmulationChoice::Folder(folder) => (folder.as_path(), false),
+        EmulationChoice::Auto => (Path::new("/usr/bin"), true),
+    };
     let mut found = Vec::new();
     for (qemu, platform) in MACHINES {
         let registered = std::fs::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{qemu}"));
-        let is_registered = registered.is_ok_and(|text| text.starts_with("enabled"));
+        let is_registered = host_counts && registered.is_ok_and(|text| text.starts_with("enabled"));
         let is_installed = ["-static", ""]
             .iter()
-            .any(|suffix| Path::new(&format!("/usr/bin/qemu-{qemu}{suffix}")).exists());
+            .any(|suffix| folder.join(format!("qemu-{qemu}{suffix}")).exists());
         if (is_registered || is_installed) && qemu != std::env::consts::ARCH {
             found.push(platform);
         }

@@ -87,7 +87,11 @@ pub(crate) fn run(
         .as_ref()
         .ok_or_else(|| crate::error::invalid("an exec op has no process"))?;
     shared.warn_of_limits(step);
-    let emulation = emulate::emulation(step.vertex.platform.as_ref(), &shared.owners)?;
+    let emulation = emulate::emulation(
+        step.vertex.platform.as_ref(),
+        &shared.config.sandbox.emulation,
+        &shared.owners,
+    )?;
     // First, so that it comes up while the rest is prepared.
     let mut network = network::begin(shared, op, meta)?;
     let note = |text: String| step.progress.warn(text, Vec::new(), "");

@@ -18,7 +18,6 @@ pub(super) enum Found {
 
 /// Looks for qemu's emulator of `machine`, in qemu's words, below `root`.
 pub(super) fn find(root: &Path, machine: &str) -> Found {
-    let mut with_libraries = None;
     let candidates = [
         // By this name Debian's qemu 5 knows how it is called; later ones ask the kernel.
         format!("usr/libexec/qemu-binfmt/{machine}-binfmt-P"),
@@ -27,7 +26,18 @@ pub(super) fn find(root: &Path, machine: &str) -> Found {
         format!("usr/local/bin/qemu-{machine}-static"),
         format!("usr/local/bin/qemu-{machine}"),
     ];
-    for path in candidates.map(|name| root.join(name)) {
+    first(candidates.map(|name| root.join(name)))
+}
+
+/// Looks for it in one folder.
+pub(super) fn find_in(folder: &Path, machine: &str) -> Found {
+    let candidates = [format!("qemu-{machine}-static"), format!("qemu-{machine}")];
+    first(candidates.map(|name| folder.join(name)))
+}
+
+fn first(candidates: impl IntoIterator<Item = PathBuf>) -> Found {
+    let mut with_libraries = None;
+    for path in candidates {
         match loader(&path) {
             Ok(Loader::None) => return Found::Usable(path),
             Ok(Loader::Needed) => with_libraries = with_libraries.or(Some(path)),
@@ -114,7 +124,10 @@ mod tests {
         let dynamic = put("usr/bin/qemu-arm", &program(PT_INTERP));
         assert_eq!(find(root.path(), "arm"), Found::NeedsLibraries(dynamic));
         let local = put("usr/local/bin/qemu-arm", &program(1));
-        assert_eq!(find(root.path(), "arm"), Found::Usable(local));
+        assert_eq!(find(root.path(), "arm"), Found::Usable(local.clone()));
+        let folder = local.parent().expect("a folder");
+        assert_eq!(find_in(folder, "arm"), Found::Usable(local.clone()));
+        assert_eq!(find_in(folder, "mips"), Found::Nothing);
         let first = put("usr/libexec/qemu-binfmt/arm-binfmt-P", &program(1));
         assert_eq!(find(root.path(), "arm"), Found::Usable(first));
     }

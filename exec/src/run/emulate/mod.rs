@@ -11,6 +11,7 @@ use std::path::Path;
 use cbs_solver::{FailureKind, StepError, pb, platform_text};
 use cbs_store::KnownIds;
 
+use crate::config::EmulationChoice;
 use crate::launch::{Emulator, IdMappings, IdRange, LaunchError};
 
 use interpreter::Found;
@@ -115,7 +116,11 @@ pub(super) struct Emulation {
 }
 
 /// Finds how to run a platform's programs here.
-pub(super) fn emulation(platform: Option<&pb::Platform>, owners: &KnownIds) -> Result<Emulation, StepError> {
+pub(super) fn emulation(
+    platform: Option<&pb::Platform>,
+    choice: &EmulationChoice,
+    owners: &KnownIds,
+) -> Result<Emulation, StepError> {
     let Some(platform) = platform.filter(|platform| !platform.architecture.is_empty()) else {
         return Ok(Emulation::default());
     };
@@ -137,10 +142,21 @@ pub(super) fn emulation(platform: Option<&pb::Platform>, owners: &KnownIds) -> R
                 "this machine cannot run steps for {text}: no emulator is known"
             ))
         })?;
-    if host::runs(Path::new(HOST_TABLE), &machine.header()) {
-        return Ok(Emulation::default());
-    }
-    let interpreter = match interpreter::find(Path::new("/"), machine.qemu) {
+    let found = match choice {
+        EmulationChoice::Never => {
+            return Err(unsupported(format!(
+                "this machine cannot run steps for {text}: emulation is switched off"
+            )));
+        }
+        EmulationChoice::Folder(folder) => interpreter::find_in(folder, machine.qemu),
+        EmulationChoice::Auto => {
+            if host::runs(Path::new(HOST_TABLE), &machine.header()) {
+                return Ok(Emulation::default());
+            }
+            interpreter::find(Path::new("/"), machine.qemu)
+        }
+    };
+    let interpreter = match found {
         Found::Usable(path) => path,
         Found::NeedsLibraries(path) => {
             return Err(unsupported(format!(
@@ -150,8 +166,14 @@ pub(super) fn emulation(platform: Option<&pb::Platform>, owners: &KnownIds) -> R
             )));
         }
         Found::Nothing => {
+            let what_to_do = match choice {
+                EmulationChoice::Folder(folder) => {
+                    format!("there is no `qemu-{}` in `{}`", machine.qemu, folder.display())
+                }
+                _ => "install the package `qemu-user-static`".to_owned(),
+            };
             return Err(unsupported(format!(
-                "this machine cannot run steps for {text}: install the package `qemu-user-static`"
+                "this machine cannot run steps for {text}: {what_to_do}"
             )));
         }
     };
@@ -259,7 +281,7 @@ mod tests {
         };
         if std::env::consts::ARCH == "x86_64" {
             assert!(
-                emulation(Some(&platform), &KnownIds::all())
+                emulation(Some(&platform), &EmulationChoice::Auto, &KnownIds::all())
                     .expect("native")
                     .emulators
                     .is_empty()
@@ -271,10 +293,27 @@ mod tests {
             ..Default::default()
         };
         assert!(
-            emulation(Some(&platform), &KnownIds::all())
+            emulation(Some(&platform), &EmulationChoice::Auto, &KnownIds::all())
                 .expect_err("unknown")
                 .message
                 .contains("linux/vax")
         );
+    }
+
+    #[test]
+    fn emulation_can_be_switched_off_or_come_from_a_folder() {
+        let platform = pb::Platform {
+            os: "linux".into(),
+            architecture: "s390x".into(),
+            ..Default::default()
+        };
+        let folder = tempfile::tempdir().expect("tempdir");
+        for (choice, want) in [
+            (EmulationChoice::Never, "switched off"),
+            (EmulationChoice::Folder(folder.path().to_owned()), "no `qemu-s390x` in"),
+        ] {
+            let error = emulation(Some(&platform), &choice, &KnownIds::all()).expect_err(want);
+            assert!(error.message.contains(want), "{}", error.message);
+        }
     }
 }
