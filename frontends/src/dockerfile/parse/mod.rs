@@ -409,6 +409,8 @@ impl<'a> Parser<'a> {
 }
 
 #[cfg(test)]
+mod agreement;
+#[cfg(test)]
 mod print;
 #[cfg(test)]
 mod tests;
