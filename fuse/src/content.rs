@@ -33,7 +33,8 @@ pub(crate) struct Content {
     blobs: OwnedFd,
     shared: Arc<Shared>,
     directories: Mutex<Directories>,
-    small: Mutex<Recent<BlobDigest, Arc<[u8]>>>,
+    /// The store's side puts in what it loads ahead.
+    small: Arc<Mutex<Recent<BlobDigest, Arc<[u8]>>>>,
     files: Mutex<Recent<BlobDigest, Arc<File>>>,
 }
 
@@ -53,7 +54,7 @@ impl Content {
             blobs: rustix::fs::open(blobs, flags, Mode::empty())?,
             shared,
             directories: Mutex::default(),
-            small: Mutex::new(Recent::new(SMALL_BUDGET)),
+            small: Arc::new(Mutex::new(Recent::new(SMALL_BUDGET))),
             files: Mutex::new(Recent::new(FILE_BUDGET)),
         })
     }
@@ -76,15 +77,23 @@ impl Content {
         Ok(directory)
     }
 
-    /// A piece of a file; short only at its end.
-    pub(crate) fn read(&self, blob: &BlobDigest, size: u64, offset: u64, wanted: usize) -> Result<Bytes, Errno> {
+    /// A piece of a file; short only at its end. When a small one has to be fetched, `ahead` names blobs that may be wanted
+    /// next.
+    pub(crate) fn read(
+        &self,
+        blob: &BlobDigest,
+        size: u64,
+        offset: u64,
+        wanted: usize,
+        ahead: impl FnOnce() -> Vec<BlobDigest>,
+    ) -> Result<Bytes, Errno> {
         let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let wanted = wanted.min(left);
         if wanted == 0 {
             return Ok(Bytes::Owned(Vec::new()));
         }
         if size <= INLINE_LIMIT {
-            return self.read_small(blob, size, offset, wanted);
+            return self.read_small(blob, size, offset, wanted, ahead);
         }
         let bytes = match self.file(blob) {
             Ok(file) => read_file(&file, offset, wanted)?,
@@ -126,12 +135,29 @@ impl Content {
         self.answer(self.link.root(name.to_vec()))
     }
 
-    fn read_small(&self, blob: &BlobDigest, size: u64, offset: u64, wanted: usize) -> Result<Bytes, Errno> {
+    fn read_small(
+        &self,
+        blob: &BlobDigest,
+        size: u64,
+        offset: u64,
+        wanted: usize,
+        ahead: impl FnOnce() -> Vec<BlobDigest>,
+    ) -> Result<Bytes, Errno> {
         let cached = lock(&self.small).get(blob);
         let bytes = if let Some(bytes) = cached {
             bytes
         } else {
-            let bytes = self.answer(self.link.small_blob(*blob))?;
+            let mut ahead = ahead();
+            if !ahead.is_empty() {
+                let mut small = lock(&self.small);
+                ahead.retain(|digest| small.get(digest).is_none());
+            }
+            let small = Arc::clone(&self.small);
+            let keep = move |digest, bytes: Arc<[u8]>| {
+                let weight = bytes.len();
+                lock(&small).put(digest, bytes, weight);
+            };
+            let bytes = self.answer(self.link.small_blob(*blob, ahead, keep))?;
             let bytes = bytes.ok_or_else(|| self.fail(StoreError::MissingBlob(*blob)))?;
             lock(&self.small).put(*blob, Arc::clone(&bytes), bytes.len());
             bytes

@@ -72,17 +72,27 @@ impl StoreLink {
         self.ask(move |side| side.store.directory(&digest))
     }
 
-    /// All bytes of a small blob.
-    pub(crate) fn small_blob(&self, digest: BlobDigest) -> Result<Option<Arc<[u8]>>, LinkError> {
-        self.ask(move |side| {
-            let Some(blob) = side.store.blob(&digest)? else {
-                return Ok(None);
-            };
-            if let cbs_store::Blob::Small(bytes) = blob {
-                return Ok(Some(bytes));
-            }
-            read_piece(&blob, 0, usize::try_from(blob.size()).unwrap_or(usize::MAX)).map(|bytes| Some(bytes.into()))
-        })
+    /// All bytes of a small blob. `ahead` are blobs that may be wanted next: they are loaded meanwhile and given to `keep`.
+    pub(crate) fn small_blob(
+        &self,
+        digest: BlobDigest,
+        ahead: Vec<BlobDigest>,
+        keep: impl Fn(BlobDigest, Arc<[u8]>) + Send + 'static,
+    ) -> Result<Option<Arc<[u8]>>, LinkError> {
+        let (answer, answered) = channel();
+        self.queue
+            .push(Box::new(move |side| reply(&answer, load_small(side, &digest))));
+        if !ahead.is_empty() {
+            self.queue.push(Box::new(move |side| {
+                for digest in ahead {
+                    // What cannot be had now is asked for, and complained about, when it is needed.
+                    if let Ok(Some(bytes)) = load_small(side, &digest) {
+                        keep(digest, bytes);
+                    }
+                }
+            }));
+        }
+        answered.recv().map_err(|_| LinkError::Lost)?.map_err(LinkError::Store)
     }
 
     /// A piece of a blob of any size.
@@ -162,6 +172,16 @@ impl Queue {
             state = self.asked.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+fn load_small(side: &StoreSide, digest: &BlobDigest) -> Result<Option<Arc<[u8]>>, StoreError> {
+    let Some(blob) = side.store.blob(digest)? else {
+        return Ok(None);
+    };
+    if let cbs_store::Blob::Small(bytes) = blob {
+        return Ok(Some(bytes));
+    }
+    read_piece(&blob, 0, usize::try_from(blob.size()).unwrap_or(usize::MAX)).map(|bytes| Some(bytes.into()))
 }
 
 fn reply<T>(answer: &Sender<T>, value: T) {

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use cbs_store::Node;
+use cbs_store::{BlobDigest, Node};
 use rustix::io::Errno;
 
 use crate::browse::link_entry;
@@ -52,6 +53,8 @@ pub(crate) struct TreeFs {
     nodes: Arc<NodeTable>,
     content: Content,
     notices: Notices,
+    /// The directory in which a small file was fetched last.
+    fetched_in: AtomicU64,
 }
 
 impl TreeFs {
@@ -66,6 +69,17 @@ impl TreeFs {
             nodes: parts.nodes,
             content,
             notices,
+            fetched_in: AtomicU64::new(0),
+        }
+    }
+
+    /// What to fetch along with a small file: nothing, unless the last one was in the same directory. Whoever reads two
+    /// files of a directory mostly reads all.
+    fn ahead_of(&self, node: &NodeRef) -> Vec<BlobDigest> {
+        let directory = node.directory_number();
+        match self.fetched_in.swap(directory, Ordering::Relaxed) == directory {
+            true => node.small_files_after(),
+            false => Vec::new(),
         }
     }
 
@@ -273,7 +287,7 @@ impl Server for TreeFs {
         if offset == 0 {
             self.observe(&node, Use::Read);
         }
-        self.content.read(blob, *end, offset, size)
+        self.content.read(blob, *end, offset, size, || self.ahead_of(&node))
     }
 
     fn list(&self, node: NodeId, from: u64, listing: Listing, sink: &mut dyn ListingSink) -> Result<(), Errno> {

@@ -4,13 +4,18 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cbs_store::{BlobDigest, Directory, Entry, Metadata, Node};
+use cbs_store::{BlobDigest, Directory, Entry, INLINE_LIMIT, Metadata, Node};
 
 use super::Whiteouts;
 use crate::Observer;
 use crate::attributes;
 use crate::root_key::RootKey;
 use crate::server::{Attributes, NodeId};
+
+/// Small files that are fetched ahead of a reader, and their bytes: what is fetched for nothing costs little more than the
+/// question that it might have spared.
+const AHEAD_FILES: usize = 32;
+const AHEAD_BYTES: u64 = 256 << 10;
 
 /// One tree instance: everything below one name at the root of the mount.
 #[derive(Debug)]
@@ -137,6 +142,30 @@ impl Tree {
 }
 
 impl NodeRef {
+    /// A number of the directory it is in.
+    pub(crate) fn directory_number(&self) -> u64 {
+        self.range.first
+    }
+
+    /// The blobs of small files that are listed behind it, the next ones only.
+    pub(crate) fn small_files_after(&self) -> Vec<BlobDigest> {
+        let start = self.at.map_or(0, |index| index + 1);
+        let after = self.range.directory.entries.iter().skip(start).take(4 * AHEAD_FILES);
+        let mut bytes = 0;
+        after
+            .filter_map(|entry| match &entry.node {
+                Node::File { blob, size, .. } if (1..=INLINE_LIMIT).contains(size) => Some((*blob, *size)),
+                _ => None,
+            })
+            .take(AHEAD_FILES)
+            .take_while(|(_, size)| {
+                bytes += size;
+                bytes <= AHEAD_BYTES
+            })
+            .map(|(blob, _)| blob)
+            .collect()
+    }
+
     /// The entry; `None` is the root of a tree.
     pub(crate) fn entry(&self) -> Option<&Entry> {
         self.at.map(|index| &self.range.directory.entries[index])

@@ -259,3 +259,39 @@ fn the_budget_names_the_trees_not_used_for_longest() {
     assert_eq!(table.over_budget(43, |key| *key != keys[1]), [keys[2].clone()]);
     assert_eq!(table.over_budget(0, |_| true), keys[1..]);
 }
+
+#[test]
+fn small_files_behind_a_file_are_found_but_not_too_many() {
+    let fixture = Fixture::new();
+    let root = fixture.enter();
+    let first = fixture.look(root, "same1");
+    let node = fixture.table.node(first).expect("known");
+    assert_eq!(node.small_files_after(), [BlobDigest::of(b"x")]);
+    let last = fixture.look(root, "same2");
+    let last = fixture.table.node(last).expect("known");
+    assert!(last.small_files_after().is_empty());
+    assert_eq!(node.directory_number(), last.directory_number());
+
+    let many = |count: usize, size: u64| {
+        let mut directory = Directory::empty_root();
+        for index in 0..count {
+            let node = Node::File {
+                blob: BlobDigest::of(&index.to_le_bytes()),
+                size,
+                link: None,
+            };
+            directory.set(entry(&format!("f{index:03}"), node));
+        }
+        let key = RootKey::Tree(fixture.store.put_directory(directory.clone()).expect("put").digest);
+        fixture.table.add_root(key.clone(), Arc::new(directory), None);
+        let root = fixture.table.enter(&key).expect("added").node;
+        let first = fixture.look(root, "f000");
+        fixture.table.node(first).expect("known").small_files_after()
+    };
+    let few = many(100, 1);
+    assert_eq!(few.first(), Some(&BlobDigest::of(&1_usize.to_le_bytes())));
+    assert_eq!(few.len(), 32);
+    assert_eq!(many(100, 16 << 10).len(), 16);
+    assert!(many(100, 0).is_empty(), "there is nothing to fetch");
+    assert!(many(100, 17 << 10).is_empty(), "those are files of the store");
+}
