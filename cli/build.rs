@@ -15,6 +15,7 @@ use crate::export::{Realised, export};
 use crate::failure;
 use crate::gc_policy::Watch;
 use crate::lower::{LoweredTarget, fetch_dockerfiles, lower_all, requests};
+use crate::metadata::{self, BUILD_REF, BuildRef, BuildWarning};
 use crate::output::OutputKind;
 use crate::recheck::Report;
 use crate::record::{AnnotationRecord, PlatformRecord, Record};
@@ -23,7 +24,7 @@ use crate::roots::roots_of_result;
 use crate::session::{Session, SolveSettings};
 use crate::sources::Sources;
 use crate::steps::{StepRecord, step_records};
-use crate::target::{BuildTarget, DockerfileAt, Work};
+use crate::target::{BuildTarget, Work};
 
 /// What the commands decide about a build besides its targets.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +53,6 @@ pub(crate) struct Built {
     pub(crate) name: String,
     /// The gc root that keeps it, when it is kept.
     pub(crate) root: Option<String>,
-    /// What lint found.
-    pub(crate) warnings: Vec<String>,
     /// The digests of its image and more, under BuildKit's names.
     pub(crate) metadata: Map<String, Value>,
 }
@@ -63,6 +62,8 @@ pub(crate) struct Built {
 pub(crate) struct Outcome {
     /// The targets that were built.
     pub(crate) built: Vec<Built>,
+    /// What lint found, in the targets that were not asked for, too.
+    pub(crate) warnings: Vec<BuildWarning>,
     /// Why others were not.
     pub(crate) failure: Option<anyhow::Error>,
     /// How many steps ran.
@@ -144,6 +145,7 @@ pub(crate) fn build(
         .block_on(solve(ctx, &graph, &settings.solve.config(need(targets))));
     let mut outcome = Outcome {
         collected: watch.finish(),
+        warnings: metadata::warnings(targets, |target| lowered.get(&target.name).cloned()),
         ..Outcome::default()
     };
     session.check_interrupted()?;
@@ -183,14 +185,18 @@ pub(crate) fn build(
         let snapshots = snapshots.collect::<anyhow::Result<Vec<_>>>()?;
         let last = session.store.gc_root(&target.root)?;
         let earlier = earlier_steps(last.as_ref(), &solved);
-        let record = record(target, result, requests, (&graph, &solved), &earlier);
+        let mut record = record(target, result, requests, (&graph, &solved), &earlier);
+        let reference = BuildRef::new()?;
+        record.build = Some(reference.id().to_owned());
         let label = if of_targets.len() > 1 {
             format!("[{}] ", target.name)
         } else {
             String::new()
         };
         let mut finished = finish(session, target, (&record, last.as_ref()), &snapshots, &label, settings)?;
-        finished.warnings = warnings(target, result);
+        finished
+            .metadata
+            .insert(BUILD_REF.to_owned(), reference.to_string().into());
         outcome.built.push(finished);
     }
     session.store.flush().context("cannot write the store")?;
@@ -335,30 +341,6 @@ fn finish(
     Ok(Built {
         name: target.name.clone(),
         root: is_kept.then(|| target.root.clone()),
-        warnings: Vec::new(),
         metadata,
     })
-}
-
-/// What lint found, with the name of the file.
-fn warnings(target: &BuildTarget, result: &LoweredTarget) -> Vec<String> {
-    let file = match &target.work {
-        Work::Dockerfile {
-            file: DockerfileAt::Here(text),
-            ..
-        } => text.name.as_str(),
-        _ => target.name.as_str(),
-    };
-    result
-        .warnings
-        .iter()
-        .map(|warning| {
-            format!(
-                "{file}:{}: {}: {}",
-                warning.lines.first,
-                warning.rule.name(),
-                warning.detail
-            )
-        })
-        .collect()
 }

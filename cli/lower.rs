@@ -83,15 +83,8 @@ pub(crate) async fn lower_all<'t>(
             let names: Vec<&str> = later.iter().map(|target| target.name.as_str()).collect();
             bail!("targets use each other's results in a circle: {}", names.join(", "));
         }
-        let is_only = targets.len() == 1;
-        let lower = |target: &&'t BuildTarget| {
-            let label = if is_only {
-                String::new()
-            } else {
-                format!("[{}] ", target.name)
-            };
-            lower_one(target, label, &done, resolver)
-        };
+        let count = targets.len();
+        let lower = |target: &&'t BuildTarget| lower_one(target, count, &done, resolver);
         let lowered = try_join_all(ready.iter().map(lower)).await?;
         for (target, lowered) in ready.iter().zip(lowered) {
             done.insert(target.name.clone(), Arc::new(lowered));
@@ -101,9 +94,17 @@ pub(crate) async fn lower_all<'t>(
     Ok(done)
 }
 
+/// What people see while the Dockerfile of one of `count` targets is read.
+pub(crate) fn definition_task(target: &BuildTarget, count: usize, file: &str) -> String {
+    match count {
+        1 => format!("[internal] load build definition from {file}"),
+        _ => format!("[{}] [internal] load build definition from {file}", target.name),
+    }
+}
+
 async fn lower_one(
     target: &BuildTarget,
-    label: String,
+    count: usize,
     done: &HashMap<String, Arc<LoweredTarget>>,
     resolver: &Resolver,
 ) -> anyhow::Result<LoweredTarget> {
@@ -125,16 +126,13 @@ async fn lower_one(
     };
     let text = text_of(file)?;
     let options = with_linked(target, options, done)?;
-    let task = Task::begin(
-        &resolver.events,
-        &format!("{label}[internal] load build definition from {}", text.name),
-    );
+    let task = Task::begin(&resolver.events, &definition_task(target, count, &text.name));
     task.end(None);
     let input = input(text);
     let lowered = lower(&input, &options, resolver).await;
     // Of several targets, the one that is wrong is named.
     let lowered = match lowered {
-        Err(err) if !label.is_empty() => Err(anyhow::Error::from(err).context(format!("target `{}`", target.name))),
+        Err(err) if count > 1 => Err(anyhow::Error::from(err).context(format!("target `{}`", target.name))),
         lowered => lowered.map_err(Into::into),
     }?;
     let folder = target.folder.clone();

@@ -23,6 +23,7 @@ mod legacy_args;
 mod lenient;
 mod lock;
 mod lower;
+mod metadata;
 mod output;
 mod planned;
 mod progress;

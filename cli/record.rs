@@ -13,6 +13,7 @@ use cbs_store::{GcRoot, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::epoch::Epoch;
+use crate::metadata::BuildRef;
 use crate::roots::{RootKind, tag_root};
 use crate::steps::StepRecord;
 
@@ -35,6 +36,9 @@ pub(crate) struct Record {
     pub(crate) epoch: Epoch,
     /// What was done, inputs before their users.
     pub(crate) steps: Vec<StepRecord>,
+    /// The id of the build, by which metadata files call it. Older records have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) build: Option<String>,
 }
 
 /// One platform of a result.
@@ -90,6 +94,7 @@ impl Record {
             annotations: Vec::new(),
             epoch,
             steps: Vec::new(),
+            build: None,
         }
     }
 
@@ -114,7 +119,7 @@ impl Record {
     }
 }
 
-/// Finds what was realised: by its name, the absolute form of it, a unique end of it, or one of its tags.
+/// Finds what was realised: by the reference of its build, its name, the absolute form of it, a unique end of it, or one of its tags.
 pub(crate) fn find(store: &Store, name: &str) -> anyhow::Result<(GcRoot, Record)> {
     let root = find_root(store, name)?;
     let record = Record::of_root(&root)?;
@@ -133,6 +138,12 @@ pub(crate) fn find_root(store: &Store, name: &str) -> anyhow::Result<GcRoot> {
         .or_else(|| roots.iter().find(|root| root.name == pinned));
     if let Some(root) = exact {
         return Ok(root.clone());
+    }
+    if let Some(id) = BuildRef::id_in(name) {
+        let is_it = |root: &&GcRoot| Record::of_root(root).is_ok_and(|record| record.build.as_deref() == Some(id));
+        if let Some(root) = roots.iter().find(is_it) {
+            return Ok(root.clone());
+        }
     }
     let mut by_end = roots.iter().filter(|root| {
         matches!(RootKind::of(&root.name), RootKind::Result | RootKind::Earlier)

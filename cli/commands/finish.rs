@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cbs_solver::{CacheUse, OnFailure};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::print;
 use crate::build::{Built, Outcome, Recheck, Settings, build};
@@ -15,6 +15,7 @@ use crate::calls;
 use crate::failure::Usage;
 use crate::gc_policy::collect_when_over;
 use crate::lock;
+use crate::metadata::{document, wants_warnings};
 use crate::output::Output;
 use crate::planned::Planned;
 use crate::progress::human_bytes;
@@ -74,6 +75,7 @@ pub(crate) fn finish(
     };
     let Outcome {
         built,
+        warnings,
         failure,
         ran,
         mut collected,
@@ -81,12 +83,24 @@ pub(crate) fn finish(
     } = build(&session, planned.targets, planned.sources, &settings)?;
     // What is said from here on comes after the last line of progress.
     session.display.finish();
-    let is_quiet = matches!(session.progress, ProgressMode::Quiet | ProgressMode::None);
-    for remark in built.iter().flat_map(|built| &built.warnings).filter(|_| !is_quiet) {
-        tell!("warning: {remark}");
+    let is_json = session.progress == ProgressMode::Rawjson;
+    let is_quiet = is_json || matches!(session.progress, ProgressMode::Quiet | ProgressMode::None);
+    for warning in &warnings {
+        if is_json {
+            tell!("{}", json!({ "warnings": [warning.to_json()] }));
+        } else if !is_quiet {
+            tell!("warning: {warning}");
+        }
     }
     if let Some(path) = &common.metadata_file {
-        let text = serde_json::to_string_pretty(&metadata(&built, answers))?;
+        let wanted = std::env::var("BUILDX_METADATA_WARNINGS").ok();
+        let warnings = if wants_warnings(wanted.as_deref()) {
+            warnings.as_slice()
+        } else {
+            &[]
+        };
+        let is_one = matches!(answers, Answers::One { .. });
+        let text = serde_json::to_string_pretty(&document(&built, is_one, warnings))?;
         write(path, &format!("{text}\n"))?;
     }
     let digest = built.first().and_then(image_id);
@@ -102,7 +116,6 @@ pub(crate) fn finish(
         }
         _ => {}
     }
-    let is_json = session.progress == ProgressMode::Rawjson;
     if ran > 0 {
         collected += collect(session);
     }
@@ -151,18 +164,6 @@ fn refuse_uploads(targets: &[BuildTarget]) -> anyhow::Result<()> {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write `{}`", path.display()))
-}
-
-fn metadata(built: &[Built], answers: &Answers) -> Value {
-    match (answers, built) {
-        (Answers::One { .. }, [only]) => only.metadata.clone().into(),
-        _ => {
-            let entries = built
-                .iter()
-                .map(|built| (built.name.clone(), Value::from(built.metadata.clone())));
-            entries.collect::<Map<_, _>>().into()
-        }
-    }
 }
 
 /// What docker calls the image's id: the digest of the config, of several platforms that of the index.

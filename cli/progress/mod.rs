@@ -6,6 +6,8 @@ mod plain;
 mod rawjson;
 mod tty;
 
+pub(crate) use rawjson::base64;
+
 use std::io::{IsTerminal, Write};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};

@@ -371,3 +371,74 @@ fn definitions_from_elsewhere_as_root() {
     drop((http_server, git_server));
     env.nothing_left();
 }
+
+#[test]
+fn metadata_has_references_of_builds_and_their_warnings_as_root() {
+    let env = world(
+        r#"
+        group "default" { targets = ["base", "test"] }
+        target "base" { target = "base" }
+        target "test" { target = "test" }
+        "#,
+    );
+    let odd = format!(
+        "{}\nfrom base as odd\n",
+        fs::read_to_string(env.path("app/Dockerfile")).expect("Dockerfile")
+    );
+    env.write("app/Dockerfile", &odd);
+    let read = || -> Value {
+        let text = fs::read_to_string(env.path("app/built.json")).expect("metadata");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let arguments = ["--metadata-file", "built.json"];
+    bake(&env, &arguments, &[]).ok();
+    let metadata = read();
+    assert!(metadata.get("buildx.build.warnings").is_none(), "{metadata}");
+    let reference = metadata["test"]["buildx.build.ref"].as_str().expect("a reference");
+    let id = reference.strip_prefix("default/default/").expect("builder and node");
+    assert_ne!(metadata["base"]["buildx.build.ref"], reference);
+    for name in [reference, id] {
+        let log = env.cbs(&["log", "--json", name]).ok().stdout;
+        assert!(log.contains("echo tested > /tested"), "{log}");
+        env.cbs(&["why", name]).ok();
+    }
+
+    // Both targets are of one file: what it should not say is said once.
+    bake(&env, &arguments, &[("BUILDX_METADATA_WARNINGS", "true")]).ok();
+    let metadata = read();
+    let warnings = metadata["buildx.build.warnings"].as_array().expect("warnings");
+    assert_eq!(warnings.len(), 1, "{metadata}");
+    let warning = &warnings[0];
+    // `ConsistentInstructionCasing` in base64.
+    assert!(
+        warning["short"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("Q29uc2lzdGVudEluc3RydWN0aW9uQ2FzaW5n")),
+        "{warning}"
+    );
+    assert_eq!(warning["sourceInfo"]["filename"], "Dockerfile");
+    assert!(
+        warning["range"][0]["start"]["line"].is_u64() && warning["url"].is_string(),
+        "{warning}"
+    );
+
+    // As a stream it is JSON to the end.
+    let mut command = env.cbs_command(&["bake", "--progress", "rawjson"]);
+    let said: crate::env::Said = command
+        .current_dir(env.path("app"))
+        .output()
+        .expect("cbs starts")
+        .into();
+    let lines: Vec<Value> = said
+        .ok()
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["warnings"][0]["short"] == warning["short"])
+    );
+    env.nothing_left();
+}
