@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use cbs_image::source::Network;
-use clap::{Args, ValueEnum, ValueHint};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
 
 use crate::complete;
@@ -75,10 +75,12 @@ pub(crate) struct CommonBuildArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(crate) pull: Option<bool>,
     /// Push the result to its registry (short for --output type=registry)
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+          action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     pub(crate) push: bool,
     /// Load the result into the docker engine (short for --output type=docker)
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+          action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true)]
     pub(crate) load: bool,
     /// Write the result's digests to a file as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

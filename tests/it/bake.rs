@@ -442,3 +442,17 @@ fn metadata_has_references_of_builds_and_their_warnings_as_root() {
     );
     env.nothing_left();
 }
+
+#[test]
+fn switches_take_a_boolean_as_dockers_do() {
+    let env = TestEnv::new();
+    env.write("docker-bake.hcl", "target \"default\" {}\n");
+    let outputs = |flags: &[&str]| -> Value {
+        let said = env.cbs(&[&["bake", "--print"], flags].concat()).ok();
+        let printed: Value = serde_json::from_str(&said.stdout).expect("JSON");
+        printed["target"]["default"]["output"].clone()
+    };
+    assert_eq!(outputs(&["--push=false", "--load=false"]), Value::Null);
+    assert_eq!(outputs(&["--push=true"])[0]["push"], "true");
+    assert_eq!(outputs(&["--load"])[0]["type"], "docker");
+}

@@ -194,8 +194,8 @@ impl Output {
             match key.to_lowercase().trim() {
                 "type" => output.kind = value,
                 "dest" => output.destination = value,
-                _ => {
-                    output.attributes.insert(key, value);
+                key => {
+                    output.attributes.insert(String::from(key), value);
                 }
             }
         }

@@ -72,7 +72,12 @@ impl Writer {
 fn group_json(group: &Group) -> Map<String, Json> {
     let mut writer = Writer(Map::new());
     writer.filled("description", &group.description);
-    writer.texts("targets", &group.targets);
+    // The one list that is printed when there is nothing in it: as `null`, since the group is there.
+    let targets = match group.targets.as_slice() {
+        [] => Json::Null,
+        targets => targets.iter().map(String::as_str).collect(),
+    };
+    writer.0.insert(String::from("targets"), targets);
     writer.0
 }
 

@@ -340,3 +340,29 @@ fn what_is_found_out_late_has_its_place_too() {
         .to_string();
     assert!(said.starts_with("target \"a\", ulimits"), "{said}");
 }
+
+#[test]
+fn attributes_of_outputs_are_lower_case_and_trimmed() {
+    let printed = loaded(r#"target "default" { output = ["Type=image, Push=true"] }"#, &[]).print_json();
+    let printed: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    let want = serde_json::json!([{ "type": "image", "push": "true" }]);
+    assert_eq!(printed["target"]["default"]["output"], want);
+}
+
+#[test]
+fn a_group_of_nothing_prints_that_it_has_no_targets() {
+    let host = MemoryHost::default().with("/src/compose.yaml", "services: {s: {image: x}}\n");
+    let printed = load(&options(&[]), &host, &NoFetcher).expect("loads").print_json();
+    let printed: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(printed["group"], serde_json::json!({ "default": { "targets": null } }));
+}
+
+#[test]
+fn years_beyond_four_digits_are_written_as_go_writes_them() {
+    let definition = r#"target "default" {
+      args = { before = timeadd("0000-01-01T00:00:00Z", "-1h"), after = unixtimestampparse(1e18).rfc3339 }
+    }"#;
+    let printed: serde_json::Value = serde_json::from_str(&loaded(definition, &[]).print_json()).expect("JSON");
+    let want = serde_json::json!({ "after": "31688740476-10-23T01:46:40Z", "before": "-0001-12-31T23:00:00Z" });
+    assert_eq!(printed["target"]["default"]["args"], want);
+}

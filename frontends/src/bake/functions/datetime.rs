@@ -30,7 +30,7 @@ fn parse(args: &[Value], index: usize) -> Result<Timestamp, CallError> {
 
 fn from_number(number: &Number, index: usize) -> Result<Timestamp, CallError> {
     // Years beyond what four digits hold print, but not far beyond.
-    match number.to_i64().filter(|seconds| seconds.abs() < 1 << 55) {
+    match number.to_i64().filter(|seconds| seconds.abs() < 1 << 60) {
         Some(seconds) => Ok(Timestamp::from_unix(seconds)),
         None => Err(CallError::Argument(
             index,

@@ -131,9 +131,16 @@ impl Timestamp {
         } else {
             self.offset_text(":")
         };
+        // A sign is not one of the four digits.
+        let sign = if at.year < 0 { "-" } else { "" };
         format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{zone}",
-            at.year, at.month, at.day, at.hour, at.minute, at.second
+            "{sign}{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{zone}",
+            at.year.abs(),
+            at.month,
+            at.day,
+            at.hour,
+            at.minute,
+            at.second
         )
     }
 
