@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::export::{Realised, export};
 use crate::failure;
 use crate::gc_policy::Watch;
-use crate::lower::{LoweredTarget, fetch_dockerfiles, lower_all, requests};
+use crate::lower::{LoweredTarget, Lowering, fetch_dockerfiles, lower_all, requests};
 use crate::metadata::{self, BUILD_REF, BuildRef, BuildWarning};
 use crate::output::OutputKind;
 use crate::recheck::Report;
@@ -64,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) built: Vec<Built>,
     /// What lint found, in the targets that were not asked for, too.
     pub(crate) warnings: Vec<BuildWarning>,
+    /// Why others could not even begin.
+    pub(crate) broken: Vec<anyhow::Error>,
     /// Why others were not.
     pub(crate) failure: Option<anyhow::Error>,
     /// How many steps ran.
@@ -80,6 +82,8 @@ pub(crate) struct Prepared {
     pub(crate) targets: Vec<BuildTarget>,
     /// What they came to.
     pub(crate) lowered: HashMap<String, Arc<LoweredTarget>>,
+    /// Why the others did not, when the build goes on without them.
+    pub(crate) broken: Vec<anyhow::Error>,
     /// For the solve.
     pub(crate) ctx: Ctx,
 }
@@ -109,22 +113,40 @@ pub(crate) fn fetch(
 }
 
 /// Fetches and lowers targets.
-pub(crate) fn prepare(session: &Session, mut targets: Vec<BuildTarget>, sources: Sources) -> anyhow::Result<Prepared> {
+pub(crate) fn prepare(
+    session: &Session,
+    mut targets: Vec<BuildTarget>,
+    sources: Sources,
+    on_failure: OnFailure,
+) -> anyhow::Result<Prepared> {
     let (ctx, resolver) = fetch(session, &mut targets, &sources)?;
     let lowered = session.runtime.block_on(async {
         tokio::select! {
-            lowered = lower_all(&targets, &resolver) => lowered,
+            lowered = lower_all(&targets, &resolver, on_failure) => lowered,
             () = session.cancel.cancelled() => Err(failure::Interrupted { code: 130 }.into()),
         }
     });
     session.check_interrupted()?;
-    let lowered = lowered?;
+    let Lowering {
+        done: lowered,
+        mut broken,
+    } = lowered?;
+    if lowered.is_empty()
+        && let Some(error) = broken.pop()
+    {
+        return Err(error);
+    }
     // Nobody else sets them.
     sources
         .sandbox
         .step_resources
         .get_or_init(|| limits(&targets, &lowered));
-    Ok(Prepared { lowered, targets, ctx })
+    Ok(Prepared {
+        lowered,
+        broken,
+        targets,
+        ctx,
+    })
 }
 
 /// Builds targets, keeps their results under their names, and writes their outputs.
@@ -134,8 +156,8 @@ pub(crate) fn build(
     sources: Sources,
     settings: &Settings,
 ) -> anyhow::Result<Outcome> {
-    let prepared = prepare(session, targets, sources)?;
-    let Prepared { targets, lowered, ctx } = &prepared;
+    let prepared = prepare(session, targets, sources, settings.solve.on_failure)?;
+    let (targets, lowered, ctx) = (&prepared.targets, &prepared.lowered, &prepared.ctx);
     let of_targets = requests(targets, lowered);
     let all: Vec<Request> = of_targets.values().flatten().cloned().collect();
     let graph = Arc::new(Graph::build(&all)?);
@@ -200,13 +222,14 @@ pub(crate) fn build(
         outcome.built.push(finished);
     }
     session.store.flush().context("cannot write the store")?;
-    if settings.recheck == Recheck::Yes && outcome.failure.is_none() {
+    if settings.recheck == Recheck::Yes && outcome.failure.is_none() && prepared.broken.is_empty() {
         let config = settings.solve.config(Need::Tree);
         let again = session.runtime.block_on(recheck(ctx, &graph, &config));
         session.check_interrupted()?;
         let report = Report::new(&session.store, again.map_err(failure::of_solve)?)?;
         outcome.rechecked = Some(report);
     }
+    outcome.broken = prepared.broken;
     Ok(outcome)
 }
 

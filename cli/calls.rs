@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use cbs_frontends::dockerfile::{LintResults, LintRule, check, outline, targets};
+use cbs_solver::OnFailure;
 use serde_json::{Map, Value};
 
 use crate::build::fetch;
@@ -102,7 +103,7 @@ fn linked(
     let needed: Vec<BuildTarget> = needed.into_values().collect();
     session.runtime.block_on(async {
         tokio::select! {
-            lowered = lower_all(&needed, resolver) => lowered,
+            lowered = lower_all(&needed, resolver, OnFailure::Stop) => lowered.map(|lowering| lowering.done),
             () = session.cancel.cancelled() => Err(Interrupted { code: 130 }.into()),
         }
     })

@@ -1,7 +1,7 @@
 //! From targets to definitions: remote Dockerfiles are fetched, then every target is lowered, those that others are
 //! built on first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -10,8 +10,8 @@ use cbs_frontends::dockerfile::{
 };
 use cbs_image::config::ImageConfig;
 use cbs_image::platform::Platform;
-use cbs_solver::{Ctx, pb};
-use futures_util::future::try_join_all;
+use cbs_solver::{Ctx, OnFailure, pb};
+use futures_util::future::{join_all, try_join_all};
 
 use crate::epoch::Epoch;
 use crate::progress::Task;
@@ -69,29 +69,61 @@ pub(crate) async fn fetch_dockerfiles(
     Ok(())
 }
 
-/// Lowers all targets; by name.
+/// What lowering came to.
+#[derive(Debug, Default)]
+pub(crate) struct Lowering {
+    /// By name.
+    pub(crate) done: HashMap<String, Arc<LoweredTarget>>,
+    /// Why the others are not there, when the build goes on without them.
+    pub(crate) broken: Vec<anyhow::Error>,
+}
+
+/// Lowers all targets. Those that cannot be, and those built on them, are left out when failures do not stop the build.
 pub(crate) async fn lower_all<'t>(
     targets: &'t [BuildTarget],
     resolver: &Resolver,
-) -> anyhow::Result<HashMap<String, Arc<LoweredTarget>>> {
+    on_failure: OnFailure,
+) -> anyhow::Result<Lowering> {
     let mut done: HashMap<String, Arc<LoweredTarget>> = HashMap::new();
+    let (mut broken, mut broken_names) = (Vec::new(), HashSet::new());
     let mut waiting: Vec<&BuildTarget> = targets.iter().collect();
     while !waiting.is_empty() {
         let is_ready = |target: &&BuildTarget| target.linked.values().all(|name| done.contains_key(name));
         let (ready, later): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_ready);
         if ready.is_empty() {
+            // Whatever is left leads to a broken one, or in a circle.
+            let needs_broken = |name: &String| broken_names.contains(name);
+            let mut lost = later.iter().filter(|target| target.linked.values().any(needs_broken));
+            if let Some(target) = lost.next().map(|target| target.name.clone()) {
+                waiting = later;
+                waiting.retain(|other| other.name != target);
+                broken_names.insert(target);
+                continue;
+            }
             let names: Vec<&str> = later.iter().map(|target| target.name.as_str()).collect();
             bail!("targets use each other's results in a circle: {}", names.join(", "));
         }
         let count = targets.len();
         let lower = |target: &&'t BuildTarget| lower_one(target, count, &done, resolver);
-        let lowered = try_join_all(ready.iter().map(lower)).await?;
+        let lowered = match on_failure {
+            OnFailure::Stop => {
+                let lowered = try_join_all(ready.iter().map(lower)).await?;
+                lowered.into_iter().map(Ok).collect()
+            }
+            OnFailure::KeepGoing => join_all(ready.iter().map(lower)).await,
+        };
         for (target, lowered) in ready.iter().zip(lowered) {
-            done.insert(target.name.clone(), Arc::new(lowered));
+            match lowered {
+                Ok(lowered) => drop(done.insert(target.name.clone(), Arc::new(lowered))),
+                Err(err) => {
+                    broken_names.insert(target.name.clone());
+                    broken.push(err);
+                }
+            }
         }
         waiting = later;
     }
-    Ok(done)
+    Ok(Lowering { done, broken })
 }
 
 /// What people see while the Dockerfile of one of `count` targets is read.

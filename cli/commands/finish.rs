@@ -12,7 +12,7 @@ use super::print;
 use crate::build::{Built, Outcome, Recheck, Settings, build};
 use crate::build_args::{CommonBuildArgs, ProgressMode};
 use crate::calls;
-use crate::failure::Usage;
+use crate::failure::{Usage, Verbosity, report};
 use crate::gc_policy::collect_when_over;
 use crate::lock;
 use crate::metadata::{document, wants_warnings};
@@ -76,6 +76,7 @@ pub(crate) fn finish(
     let Outcome {
         built,
         warnings,
+        mut broken,
         failure,
         ran,
         mut collected,
@@ -121,6 +122,11 @@ pub(crate) fn finish(
     }
     if collected > 0 && !is_quiet {
         tell!("gc removed {}", human_bytes(collected));
+    }
+    // The last one is said by whoever hears of the failure.
+    let failure = failure.or_else(|| broken.pop());
+    for error in &broken {
+        report(error, Verbosity::Short);
     }
     match (failure, rechecked) {
         (Some(failure), _) => Err(failure),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use cbs_image::source::Network;
 use cbs_solver::llb::{DefinitionBuilder, Edge};
-use cbs_solver::{Graph, Need, Request, forecast, pb};
+use cbs_solver::{Graph, Need, OnFailure, Request, forecast, pb};
 use clap::Args;
 use serde_json::json;
 
@@ -136,7 +136,7 @@ fn pins_of(
         let group = reference.rsplit_once('#').map_or("default", |(_, group)| group);
         name = format!("{file}#{group}");
     }
-    let prepared = prepare(session, planned.targets, planned.sources)?;
+    let prepared = prepare(session, planned.targets, planned.sources, OnFailure::Stop)?;
     let requests: Vec<Request> = requests(&prepared.targets, &prepared.lowered)
         .into_values()
         .flatten()

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use cbs_image::source::Network;
-use cbs_solver::{Graph, Plan, Request, dump_llb, write_definition};
+use cbs_solver::{Graph, OnFailure, Plan, Request, dump_llb, write_definition};
 
 use super::{print, print_bytes, realize};
 use crate::args::Global;
@@ -76,7 +76,7 @@ fn print_definitions(requests: &[Request]) -> anyhow::Result<ExitCode> {
 }
 
 fn requests_of(session: &Session, planned: Planned) -> anyhow::Result<Vec<Request>> {
-    let prepared = prepare(session, planned.targets, planned.sources)?;
+    let prepared = prepare(session, planned.targets, planned.sources, OnFailure::Stop)?;
     Ok(requests(&prepared.targets, &prepared.lowered)
         .into_values()
         .flatten()

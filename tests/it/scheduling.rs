@@ -129,6 +129,55 @@ RUN echo never > /never
 }
 
 #[test]
+fn with_keep_going_a_broken_dockerfile_stops_only_what_needs_it_as_root() {
+    let env = TestEnv::with_registry();
+    env.write(
+        "docker-bake.hcl",
+        r#"
+        group "default" { targets = ["good", "bad", "worse", "above"] }
+        target "good" {
+          context = "good"
+          output = ["type=tar,dest=good.tar"]
+        }
+        target "bad" { context = "bad" }
+        target "worse" { context = "worse" }
+        target "above" {
+          context = "good"
+          contexts = { other = "target:bad" }
+          output = ["type=tar,dest=above.tar"]
+        }
+        "#,
+    );
+    env.write(
+        "good/Dockerfile",
+        "FROM REGISTRY/cbs-test/busybox:1\nRUN echo fine > /fine\n",
+    );
+    env.write("bad/Dockerfile", "FROM REGISTRY/cbs-test/busybox:1\nRUNN echo never\n");
+    env.write(
+        "worse/Dockerfile",
+        "FROM REGISTRY/cbs-test/busybox:1\nCOPY --from=nobody-has-this /a /\nCOPPY a b\n",
+    );
+    let said = env.cbs(&["bake", "--keep-going", "--metadata-file", "meta.json"]);
+    let said = said.fails_with(&["target `bad`", "RUNN", "target `worse`", "COPPY"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        env.path("good.tar").exists() && !env.path("above.tar").exists(),
+        "{}",
+        said.stderr
+    );
+    let meta: Value = serde_json::from_str(&fs::read_to_string(env.path("meta.json")).expect("meta")).expect("JSON");
+    let names: Vec<&String> = meta.as_object().expect("targets").keys().collect();
+    assert_eq!(names, ["good"]);
+
+    // Without it nothing is built, and when all are broken there is nothing to go on with.
+    fs::remove_file(env.path("good.tar")).expect("remove");
+    env.cbs(&["bake"]).fails_with(&["target `bad`"]);
+    assert!(!env.path("good.tar").exists());
+    env.cbs(&["bake", "--keep-going", "bad"]).fails_with(&["RUNN"]);
+    env.nothing_left();
+}
+
+#[test]
 fn an_interrupt_ends_sleeping_steps_at_once_and_leaves_nothing_as_root() {
     let env = TestEnv::with_registry();
     let nap = format!("31.{}", std::process::id());
