@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::build_args::{BakeArgs, BuildArgs, ExportArgs, LogArgs, PlanArgs, RealizeArgs};
 use crate::commands;
+use crate::commands::cache::CacheCommand;
 use crate::commands::config::ConfigCommand;
 use crate::commands::doctor::DoctorArgs;
+use crate::commands::shell::ShellArgs;
 use crate::config::Config;
 use crate::failure::Verbosity;
 
@@ -110,6 +112,11 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Show what the steps of a build printed
     Log(LogArgs),
+    /// Open a shell in the state before or after a step, or of a failed one
+    Shell(Box<ShellArgs>),
+    /// List, move and remove cache mounts
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Remove what no root, running build or recent use keeps
     #[command(visible_alias = "prune")]
     Gc(commands::gc::GcArgs),

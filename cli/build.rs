@@ -1,19 +1,25 @@
 //! The one road of all build commands: targets are lowered, solved as one graph, kept under their names, exported.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
 use cbs_exec::LocalExecutor;
 use cbs_solver::llb::VertexDigest;
-use cbs_solver::{Ctx, Graph, Need, OnFailure, Request, SolveError, SolveResult, TargetResult, recheck, solve};
+use cbs_solver::{
+    Ctx, Graph, Need, OnFailure, Request, SolveError, SolveResult, StepFailure, TargetResult, recheck, solve,
+};
 use cbs_store::{Directory, DirectoryStore as _, GcRoot, Snapshot, Store};
 use serde_json::{Map, Value};
 
+use crate::artifacts;
+use crate::debug_args::DebugArgs;
 use crate::export::{Realised, export};
+use crate::failed;
 use crate::failure;
 use crate::gc_policy::Watch;
+use crate::inputs::BuildInputs;
 use crate::lower::{LoweredTarget, Lowering, fetch_dockerfiles, lower_all, requests};
 use crate::metadata::{self, BUILD_REF, BuildRef, BuildWarning};
 use crate::output::OutputKind;
@@ -27,12 +33,14 @@ use crate::steps::{StepRecord, step_records};
 use crate::target::{BuildTarget, Work};
 
 /// What the commands decide about a build besides its targets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// How it is solved.
     pub(crate) solve: SolveSettings,
     /// Whether somebody wants to know the digest of the image, even if it goes nowhere.
     pub(crate) wants_digest: bool,
+    /// What is done about steps that fail.
+    pub(crate) debug: DebugArgs,
     /// Whether steps run a second time.
     pub(crate) recheck: Recheck,
 }
@@ -86,6 +94,10 @@ pub(crate) struct Prepared {
     pub(crate) broken: Vec<anyhow::Error>,
     /// For the solve.
     pub(crate) ctx: Ctx,
+    /// What runs the steps.
+    pub(crate) executor: LocalExecutor,
+    /// What they read.
+    pub(crate) sources: Sources,
 }
 
 /// Fetches what must be fetched, and answers questions about images.
@@ -93,9 +105,9 @@ pub(crate) fn fetch(
     session: &Session,
     targets: &mut [BuildTarget],
     sources: &Sources,
-) -> anyhow::Result<(Ctx, Resolver)> {
+) -> anyhow::Result<(Ctx, Resolver, LocalExecutor)> {
     let executor = LocalExecutor::new(sources.exec_config(session));
-    let ctx = session.context(Arc::new(executor));
+    let ctx = session.context(Arc::new(executor.clone()));
     let resolver = Resolver {
         images: session.images.clone(),
         locals: sources.locals.clone(),
@@ -109,7 +121,7 @@ pub(crate) fn fetch(
     let fetched = session.runtime.block_on(fetched);
     session.check_interrupted()?;
     fetched?;
-    Ok((ctx, resolver))
+    Ok((ctx, resolver, executor))
 }
 
 /// Fetches and lowers targets.
@@ -119,7 +131,7 @@ pub(crate) fn prepare(
     sources: Sources,
     on_failure: OnFailure,
 ) -> anyhow::Result<Prepared> {
-    let (ctx, resolver) = fetch(session, &mut targets, &sources)?;
+    let (ctx, resolver, executor) = fetch(session, &mut targets, &sources)?;
     let lowered = session.runtime.block_on(async {
         tokio::select! {
             lowered = lower_all(&targets, &resolver, on_failure) => lowered,
@@ -146,6 +158,8 @@ pub(crate) fn prepare(
         broken,
         targets,
         ctx,
+        executor,
+        sources,
     })
 }
 
@@ -158,6 +172,9 @@ pub(crate) fn build(
 ) -> anyhow::Result<Outcome> {
     let prepared = prepare(session, targets, sources, settings.solve.on_failure)?;
     let (targets, lowered, ctx) = (&prepared.targets, &prepared.lowered, &prepared.ctx);
+    let roots = targets.iter().map(|target| target.root.as_str());
+    // A build that nobody can find by its name is built all the same.
+    crate::live::announce(session.lease.scratch(), roots).unwrap_or_default();
     let of_targets = requests(targets, lowered);
     let all: Vec<Request> = of_targets.values().flatten().cloned().collect();
     let graph = Arc::new(Graph::build(&all)?);
@@ -173,13 +190,19 @@ pub(crate) fn build(
     session.check_interrupted()?;
     let solved = match solved {
         Ok(solved) => solved,
-        // What came to its end in spite of the failure is kept and exported like anything else.
-        Err(SolveError::Failed { failures, finished }) if settings.solve.on_failure == OnFailure::KeepGoing => {
-            let error = SolveError::Failed {
-                failures,
-                finished: Box::default(),
+        Err(SolveError::Failed { failures, finished }) => {
+            let failed = FailedSolve {
+                graph: &graph,
+                failures: &failures,
+                finished: &finished,
             };
-            outcome.failure = Some(failure::of_solve_for(error, &all));
+            let root = failed.remember(session, &prepared, &of_targets, settings)?;
+            let error = failure::of_failures(&failures, &all, root, &settings.debug);
+            if settings.solve.on_failure == OnFailure::Stop {
+                return Err(error);
+            }
+            // What came to its end in spite of the failure is kept and exported like anything else.
+            outcome.failure = Some(error);
             *finished
         }
         Err(error) => return Err(failure::of_solve_for(error, &all)),
@@ -210,6 +233,7 @@ pub(crate) fn build(
         let mut record = record(target, result, requests, (&graph, &solved), &earlier);
         let reference = BuildRef::new()?;
         record.build = Some(reference.id().to_owned());
+        record.inputs = Some(inputs_of(requests, &prepared.sources)?);
         let label = if of_targets.len() > 1 {
             format!("[{}] ", target.name)
         } else {
@@ -241,6 +265,70 @@ fn earlier_steps(last: Option<&GcRoot>, solved: &SolveResult) -> Vec<StepRecord>
     // A record of another version of the program explains nothing.
     let record = last.and_then(|last| Record::of_root(last).ok());
     record.map(|record| record.steps).unwrap_or_default()
+}
+
+/// What a target is built from.
+fn inputs_of(requests: &[Request], sources: &Sources) -> anyhow::Result<BuildInputs> {
+    BuildInputs::new(requests.iter().map(|request| &request.definition), sources)
+}
+
+/// The vertices of a target.
+fn vertices_of(requests: &[Request]) -> HashSet<VertexDigest> {
+    let ops = requests.iter().flat_map(|request| &request.definition.def);
+    ops.map(|op| VertexDigest::of(op)).collect()
+}
+
+/// A solve that did not reach all its targets.
+struct FailedSolve<'a> {
+    graph: &'a Graph,
+    failures: &'a [StepFailure],
+    finished: &'a SolveResult,
+}
+
+impl FailedSolve<'_> {
+    /// Remembers the failures of each target, and takes out of them what was asked for; gives the first target's root.
+    fn remember(
+        &self,
+        session: &Session,
+        prepared: &Prepared,
+        of_targets: &BTreeMap<usize, Vec<Request>>,
+        settings: &Settings,
+    ) -> anyhow::Result<Option<String>> {
+        let states = prepared.executor.failed_states();
+        let mut first = None;
+        for (number, requests) in of_targets {
+            let target = &prepared.targets[*number];
+            let own = vertices_of(requests);
+            let failures: Vec<&StepFailure> = self
+                .failures
+                .iter()
+                .filter(|failure| own.contains(&failure.vertex))
+                .collect();
+            if failures.is_empty() {
+                continue;
+            }
+            let keeps = settings.debug.keep_failed || settings.debug.on_failure.is_some();
+            let failure = failed::Failure {
+                root: &target.root,
+                names: target.names.iter().map(ToString::to_string).collect(),
+                failures: &failures,
+                steps: step_records(self.graph, self.finished, &own, &[]),
+                states: if keeps { &states } else { &[] },
+                inputs: inputs_of(requests, &prepared.sources)?,
+            };
+            // The failure is what people must hear of, whatever becomes of its record.
+            match failed::remember(&session.store, failure) {
+                Ok(()) => first = first.or_else(|| Some(target.root.clone())),
+                Err(err) => tell!("warning: the failure of `{}` is not kept: {err:#}", target.name),
+            }
+        }
+        for (path, dest) in &settings.debug.artifact_on_failure {
+            if let Err(err) = artifacts::take_out(&session.store, self.graph, &states, path, dest) {
+                tell!("warning: --artifact-on-failure `{path}`: {err:#}");
+            }
+        }
+        Ok(first)
+    }
 }
 
 /// How much of the results must be here.
@@ -290,6 +378,7 @@ fn resources(limits: &cbs_frontends::dockerfile::Resources) -> cbs_exec::launch:
         cpuset_cpus: text(&limits.cpuset_cpus),
         cpuset_mems: text(&limits.cpuset_mems),
         pids: None,
+        parent: None,
     }
 }
 
@@ -317,12 +406,7 @@ fn record(
     record.index = result.index;
     record.names = target.names.iter().map(ToString::to_string).collect();
     record.annotations = target.annotations.iter().map(AnnotationRecord::of).collect();
-    let own: HashSet<VertexDigest> = requests
-        .iter()
-        .flat_map(|request| &request.definition.def)
-        .map(|op| VertexDigest::of(op))
-        .collect();
-    record.steps = step_records(graph, solved, &own, earlier);
+    record.steps = step_records(graph, solved, &vertices_of(requests), earlier);
     record
 }
 
@@ -337,6 +421,7 @@ fn finish(
 ) -> anyhow::Result<Built> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let is_kept = target.outputs.iter().any(|output| output.kind != OutputKind::CacheOnly);
+    failed::forget(&session.store, &target.root)?;
     if is_kept {
         let result = GcRoot {
             name: target.root.clone(),

@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use cbs_image::source::Network;
+use cbs_solver::Stream;
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use clap_complete::ArgValueCompleter;
 
 use crate::complete;
 use crate::legacy_args::LegacyArgs;
+
+use crate::debug_args::DebugArgs;
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -112,6 +115,8 @@ pub(crate) struct CommonBuildArgs {
     /// Folders of CDI specifications [default: /etc/cdi, /var/run/cdi and /etc/buildkit/cdi]
     #[arg(long, env = "CBS_CDI_SPEC_DIRS", value_delimiter = ':', value_name = "DIR")]
     pub(crate) cdi_spec_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) debug: DebugArgs,
     /// Ignored: there is only this builder
     #[arg(long, hide = true, value_name = "NAME")]
     pub(crate) builder: Option<String>,
@@ -359,7 +364,35 @@ pub(crate) struct LogArgs {
     /// The name it was realised under [default: the last build]
     #[arg(value_name = "NAME[#STEP]", add = ArgValueCompleter::new(complete::roots))]
     pub(crate) name: Option<String>,
+    /// Print what a running build prints, until it ends
+    #[arg(long, short, conflicts_with_all = ["json", "timestamps", "stream"])]
+    pub(crate) follow: bool,
+    /// Put the time and the stream before each line
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) timestamps: bool,
+    /// Only what went to this stream
+    #[arg(long, value_enum, value_name = "STREAM", conflicts_with = "json")]
+    pub(crate) stream: Option<OneStream>,
     /// Print as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A stream of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OneStream {
+    /// Standard output
+    Stdout,
+    /// Standard error
+    Stderr,
+}
+
+impl OneStream {
+    /// As the solver has it.
+    pub(crate) fn stream(self) -> Stream {
+        match self {
+            Self::Stdout => Stream::Stdout,
+            Self::Stderr => Stream::Stderr,
+        }
+    }
 }

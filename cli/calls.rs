@@ -25,7 +25,7 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
     let Planned {
         mut targets, sources, ..
     } = planned;
-    let (_, resolver) = fetch(session, &mut targets, &sources)?;
+    let (_, resolver, _) = fetch(session, &mut targets, &sources)?;
     let lowered = linked(session, &targets, &resolver)?;
     let resolver = Lenient::new(resolver);
     let is_only = targets.iter().filter(|target| !target.only_linked).count() == 1;

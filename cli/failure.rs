@@ -7,8 +7,10 @@ use cbs_exec::SourceError;
 use cbs_image::ImageError;
 use cbs_image::registry::RegistryError;
 use cbs_solver::llb::VertexDigest;
-use cbs_solver::{Location, Request, SolveError, StepFailure};
+use cbs_solver::{FailureKind, Location, Request, SolveError, StepFailure};
 use cbs_store::StoreError;
+
+use crate::debug_args::DebugArgs;
 
 /// The flags make no sense; exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ pub(crate) struct Failed {
     reason: String,
     /// What can be done about it.
     help: Option<String>,
+    /// What it is remembered under.
+    pub(crate) root: Option<String>,
 }
 
 /// The exit code for an error.
@@ -170,35 +174,83 @@ pub(crate) fn of_solve(error: SolveError) -> anyhow::Error {
 pub(crate) fn of_solve_for(error: SolveError, requests: &[Request]) -> anyhow::Error {
     match error {
         SolveError::Cancelled => Interrupted { code: 130 }.into(),
-        SolveError::Failed { failures, .. } => {
-            let details = failures.iter().map(details).collect();
-            let reason = |failure: &StepFailure| {
-                let text = chain(&failure.error);
-                let names: Vec<String> = requests
-                    .iter()
-                    .filter(|request| {
-                        request
-                            .definition
-                            .def
-                            .iter()
-                            .any(|op| VertexDigest::of(op) == failure.vertex)
-                    })
-                    .map(|request| format!("`{}`", request.name))
-                    .collect();
-                match (requests.len(), names.as_slice()) {
-                    (0 | 1, _) | (_, []) => text,
-                    (_, [only]) => format!("target {only}: {text}"),
-                    (_, names) => format!("targets {}: {text}", names.join(", ")),
-                }
-            };
-            let reasons: Vec<String> = failures.iter().map(reason).collect();
-            let reason = match reasons.as_slice() {
-                [] => "no step failed".to_owned(),
-                reasons => reasons.join("\nerror: failed to solve: "),
-            };
-            let help = failures.iter().find_map(|failure| help_for(&failure.error));
-            Failed { details, reason, help }.into()
+        SolveError::Failed { failures, .. } => of_failures(&failures, requests, None, &DebugArgs::default()),
+    }
+}
+
+/// Makes failed steps presentable. `root` is what they are remembered under.
+pub(crate) fn of_failures(
+    failures: &[StepFailure],
+    requests: &[Request],
+    root: Option<String>,
+    debug: &DebugArgs,
+) -> anyhow::Error {
+    let details = failures.iter().map(details).collect();
+    let reason = |failure: &StepFailure| {
+        let text = chain(&failure.error);
+        let has_it = |request: &&Request| {
+            let mut ops = request.definition.def.iter();
+            ops.any(|op| VertexDigest::of(op) == failure.vertex)
+        };
+        let names = requests
+            .iter()
+            .filter(has_it)
+            .map(|request| format!("`{}`", request.name));
+        let names: Vec<String> = names.collect();
+        match (requests.len(), names.as_slice()) {
+            (0 | 1, _) | (_, []) => text,
+            (_, [only]) => format!("target {only}: {text}"),
+            (_, names) => format!("targets {}: {text}", names.join(", ")),
         }
+    };
+    let reasons: Vec<String> = failures.iter().map(reason).collect();
+    let reason = match reasons.as_slice() {
+        [] => "no step failed".to_owned(),
+        reasons => reasons.join("\nerror: failed to solve: "),
+    };
+    let help = failures.iter().find_map(|failure| help_for(&failure.error));
+    let help = help.or_else(|| look_around(failures, root.as_deref()?, debug));
+    Failed {
+        details,
+        reason,
+        help,
+        root,
+    }
+    .into()
+}
+
+/// How to find out more about a process that failed.
+fn look_around(failures: &[StepFailure], root: &str, debug: &DebugArgs) -> Option<String> {
+    let is_process = |failure: &&StepFailure| {
+        matches!(
+            failure.error.kind,
+            FailureKind::ExitCode(_) | FailureKind::Signal(_) | FailureKind::OutOfMemory | FailureKind::Timeout
+        )
+    };
+    let failure = failures.iter().find(is_process)?;
+    let name = quoted(root);
+    let log = if failure.log.is_some() {
+        format!("`cbs log {name}` shows all it printed; ")
+    } else {
+        String::new()
+    };
+    Some(if debug.keep_failed {
+        format!("{log}`cbs shell {name}` opens a shell in what it left")
+    } else {
+        format!(
+            "{log}`cbs shell {name}` opens a shell in the state before it, and after a build with --keep-failed in what \
+             it left; --on-failure shell does so at once"
+        )
+    })
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }
 
@@ -253,7 +305,7 @@ fn excerpt(text: &mut String, location: &Location) {
 mod tests {
     use std::sync::Arc;
 
-    use cbs_solver::{FailureKind, SourceFile, StepError, pb};
+    use cbs_solver::{SourceFile, StepError, pb};
 
     use super::*;
 
@@ -275,6 +327,7 @@ mod tests {
                 }],
             }],
             log_tail: vec!["last words".to_owned()],
+            log: None,
             error: StepError::new(
                 FailureKind::ExitCode(7),
                 "process `/bin/sh -c exit 7` did not complete successfully: exit code: 7",

@@ -4,6 +4,7 @@
 mod tell;
 
 mod args;
+mod artifacts;
 mod build;
 mod build_args;
 mod calls;
@@ -11,16 +12,20 @@ mod commands;
 mod complete;
 mod config;
 mod consent;
+mod debug_args;
 mod docker_plugin;
 mod drawing;
 mod epoch;
 mod export;
+mod failed;
 mod failure;
 mod fetcher;
 mod filters;
 mod gc_policy;
+mod inputs;
 mod legacy_args;
 mod lenient;
+mod live;
 mod lock;
 mod lower;
 mod metadata;
@@ -38,6 +43,7 @@ mod sources;
 mod standing;
 mod steps;
 mod target;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -101,6 +107,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Lock(args) => commands::lock::run(&cli.global, args),
         Command::Plan(args) => commands::plan::run(&cli.global, args),
         Command::Export(args) => commands::export::run(&cli.global, args),
+        Command::Shell(args) => commands::shell::run(&cli.global, args),
+        Command::Cache(command) => commands::cache::run(&cli.global, command),
         Command::Log(args) => commands::log::run(&cli.global, args),
         Command::Gc(args) => commands::gc::run(&cli.global, args),
         Command::Du(args) => commands::du::run(&cli.global, args),

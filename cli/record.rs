@@ -13,6 +13,7 @@ use cbs_store::{GcRoot, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::epoch::Epoch;
+use crate::inputs::BuildInputs;
 use crate::metadata::BuildRef;
 use crate::roots::{RootKind, tag_root};
 use crate::steps::StepRecord;
@@ -39,6 +40,9 @@ pub(crate) struct Record {
     /// The id of the build, by which metadata files call it. Older records have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) build: Option<String>,
+    /// What it was built from, for `cbs shell`; records of before that have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) inputs: Option<BuildInputs>,
 }
 
 /// One platform of a result.
@@ -95,6 +99,7 @@ impl Record {
             epoch,
             steps: Vec::new(),
             build: None,
+            inputs: None,
         }
     }
 

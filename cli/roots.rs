@@ -5,6 +5,7 @@
 //! /src/docker-bake.hcl#app~1    the one before it
 //! tag:docker.io/example/app:1   what a tag was last given to
 //! pin:NAME                      what somebody pinned
+//! failed:/src/docker-bake.hcl#app   the logs of a build that failed, and what its steps left
 //! ```
 
 use cbs_image::reference::Reference;
@@ -12,6 +13,8 @@ use cbs_store::{GcRoot, Store};
 
 /// Before the name of a tag.
 const TAG: &str = "tag:";
+/// Before the name of a target whose last build failed.
+pub(crate) const FAILED: &str = "failed:";
 /// Before the name of a pin.
 const PIN: &str = "pin:";
 
@@ -29,6 +32,8 @@ pub(crate) enum RootKind {
     Tag,
     /// Somebody who pinned it.
     Pin,
+    /// A build that failed.
+    Failed,
 }
 
 impl RootKind {
@@ -38,6 +43,8 @@ impl RootKind {
             Self::Tag
         } else if name.starts_with(PIN) {
             Self::Pin
+        } else if name.starts_with(FAILED) {
+            Self::Failed
         } else if split_earlier(name).is_some() {
             Self::Earlier
         } else {
@@ -52,6 +59,7 @@ impl RootKind {
             Self::Earlier => "earlier",
             Self::Tag => "tag",
             Self::Pin => "pin",
+            Self::Failed => "failed",
         }
     }
 }
@@ -124,6 +132,7 @@ mod tests {
             ("/src/odd~name", RootKind::Result),
             ("tag:docker.io/library/a:1", RootKind::Tag),
             ("pin:before-the-move", RootKind::Pin),
+            ("failed:/src/bake.hcl#app~1", RootKind::Failed),
         ] {
             assert_eq!(RootKind::of(name), want, "{name}");
         }

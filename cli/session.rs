@@ -24,6 +24,7 @@ use crate::commands::open_store;
 use crate::config::BuildConfig;
 use crate::failure::Interrupted;
 use crate::gc_policy::GcConfig;
+use crate::live::LiveLog;
 use crate::progress::Display;
 
 /// Layers of one image fetched at once.
@@ -121,8 +122,10 @@ impl Session {
         let images = ImageSource::new(store.clone(), registry, network, PARALLEL_LAYERS);
         let settings = global.settings.build.clone();
         let progress = progress.or(settings.progress).unwrap_or_default();
+        // A build that cannot be followed is built all the same.
+        let live = LiveLog::begin(lease.scratch()).ok();
         Ok(Self {
-            display: Display::start(progress),
+            display: Display::start(progress, live),
             runtime,
             images,
             network,

@@ -43,7 +43,7 @@ pub(crate) fn take(cli: &mut Cli) {
 fn builds(command: &Command) -> bool {
     matches!(
         command,
-        Command::Build(_) | Command::Bake(_) | Command::Realize(_) | Command::Doctor(_)
+        Command::Build(_) | Command::Bake(_) | Command::Realize(_) | Command::Shell(_) | Command::Doctor(_)
     )
 }
 

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use cbs_exec::KeepFailed;
 use cbs_solver::{CacheUse, OnFailure};
 use serde_json::{Value, json};
 
-use super::print;
+use super::{print, shell};
 use crate::build::{Built, Outcome, Recheck, Settings, build};
 use crate::build_args::{CommonBuildArgs, ProgressMode};
 use crate::calls;
-use crate::failure::{Usage, Verbosity, report};
+use crate::debug_args::OnFailureAction;
+use crate::failed;
+use crate::failure::{self, Failed, Usage, Verbosity, report};
 use crate::gc_policy::collect_when_over;
 use crate::lock;
 use crate::metadata::{document, wants_warnings};
@@ -20,6 +23,7 @@ use crate::output::Output;
 use crate::planned::Planned;
 use crate::progress::human_bytes;
 use crate::session::{Session, SolveSettings};
+use crate::sources::Sources;
 use crate::target::BuildTarget;
 
 /// How the digests of results are answered.
@@ -72,7 +76,14 @@ pub(crate) fn finish(
         },
         recheck: if common.recheck { Recheck::Yes } else { Recheck::No },
         wants_digest: prints || iidfile.is_some() || common.metadata_file.is_some(),
+        debug: common.debug.clone(),
     };
+    let sandbox = &mut planned.sources.sandbox;
+    sandbox.step_timeout = common.debug.step_timeout;
+    if common.debug.needs_state() {
+        sandbox.failed_state = KeepFailed::Yes;
+    }
+    let sources = planned.sources.clone();
     let Outcome {
         built,
         warnings,
@@ -81,7 +92,13 @@ pub(crate) fn finish(
         ran,
         mut collected,
         rechecked,
-    } = build(&session, planned.targets, planned.sources, &settings)?;
+    } = match build(&session, planned.targets, planned.sources, &settings) {
+        Ok(outcome) => outcome,
+        Err(error) => match common.debug.on_failure {
+            Some(OnFailureAction::Shell) => return shell_after(session, &sources, common, error),
+            None => return Err(error),
+        },
+    };
     // What is said from here on comes after the last line of progress.
     session.display.finish();
     let is_json = session.progress == ProgressMode::Rawjson;
@@ -117,6 +134,12 @@ pub(crate) fn finish(
         }
         _ => {}
     }
+    let failure = match failure {
+        Some(failure) if common.debug.on_failure == Some(OnFailureAction::Shell) => {
+            return shell_after(session, &sources, common, failure);
+        }
+        failure => failure,
+    };
     if ran > 0 {
         collected += collect(session);
     }
@@ -166,6 +189,30 @@ fn refuse_uploads(targets: &[BuildTarget]) -> anyhow::Result<()> {
         .into()),
         None => Ok(()),
     }
+}
+
+/// Opens a shell in what failed, then ends as the failure does.
+fn shell_after(
+    mut session: Session,
+    sources: &Sources,
+    common: &CommonBuildArgs,
+    error: anyhow::Error,
+) -> anyhow::Result<ExitCode> {
+    let Some(root) = error.downcast_ref::<Failed>().and_then(|failed| failed.root.clone()) else {
+        return Err(error);
+    };
+    session.display.finish();
+    failure::report(&error, failure::Verbosity::Short);
+    let code = ExitCode::from(failure::exit_code(&error));
+    let Some(remembered) = failed::find(&session.store, Some(&root))? else {
+        return Ok(code);
+    };
+    let opened = shell::after_failure(&session, sources, &remembered);
+    if !common.debug.keep_failed {
+        failed::drop_states(&session.store, remembered)?;
+    }
+    opened?;
+    Ok(code)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bake;
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -19,6 +20,7 @@ pub(crate) mod mount;
 pub(crate) mod plan;
 pub(crate) mod realize;
 pub(crate) mod roots;
+pub(crate) mod shell;
 pub(crate) mod store;
 pub(crate) mod trees;
 pub(crate) mod why;

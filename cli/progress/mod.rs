@@ -6,7 +6,7 @@ mod plain;
 mod rawjson;
 mod tty;
 
-pub(crate) use rawjson::base64;
+pub(crate) use rawjson::{base64, rfc3339};
 
 use std::io::{IsTerminal, Write};
 use std::thread::JoinHandle;
@@ -16,6 +16,7 @@ use cbs_solver::llb::VertexDigest;
 use cbs_solver::{Event, EventReceiver, EventSender, OpKind, Outcome, Status, Stream, VertexAdded};
 
 use crate::build_args::ProgressMode;
+use crate::live::LiveLog;
 
 /// Takes events as they come.
 trait Renderer: Send {
@@ -39,7 +40,7 @@ pub(crate) struct Display {
 
 impl Display {
     /// Starts the renderer a mode asks for.
-    pub(crate) fn start(mode: ProgressMode) -> Self {
+    pub(crate) fn start(mode: ProgressMode, live: Option<LiveLog>) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
         let renderer: Option<Box<dyn Renderer>> = match mode {
             ProgressMode::Tty => Some(Box::new(tty::Tty::new())),
@@ -48,16 +49,20 @@ impl Display {
             ProgressMode::Rawjson => Some(Box::new(rawjson::RawJson::new(std::io::stderr()))),
             ProgressMode::Quiet | ProgressMode::None => None,
         };
-        let Some(renderer) = renderer else {
-            return Self {
-                events: Some(EventSender::discard()),
-                thread: None,
-            };
+        let renderer = match (renderer, &live) {
+            (Some(renderer), _) => renderer,
+            (None, Some(_)) => Box::new(Unseen),
+            (None, None) => {
+                return Self {
+                    events: Some(EventSender::discard()),
+                    thread: None,
+                };
+            }
         };
         let (sender, receiver) = cbs_solver::channel();
         let thread = std::thread::Builder::new()
             .name("progress".into())
-            .spawn(move || render(receiver, renderer));
+            .spawn(move || render(receiver, renderer, live));
         // A machine out of threads still builds, unseen.
         Self {
             events: Some(sender),
@@ -86,11 +91,41 @@ impl Drop for Display {
     }
 }
 
-fn render(mut receiver: EventReceiver, mut renderer: Box<dyn Renderer>) {
+/// Events taken before whoever follows, and a clock that ticks, get their turn.
+const MOST_AT_ONCE: usize = 256;
+
+/// Shows nothing, for builds that others may follow.
+struct Unseen;
+
+impl Renderer for Unseen {
+    fn event(&mut self, _event: Event) {}
+    fn finish(&mut self) {}
+}
+
+fn render(mut receiver: EventReceiver, mut renderer: Box<dyn Renderer>, mut live: Option<LiveLog>) {
+    let mut show = |renderer: &mut dyn Renderer, event: Event, receiver: &mut EventReceiver| {
+        // Whoever follows sees the last of what there is, not each piece of it by itself.
+        let (mut next, mut taken) = (Some(event), 0);
+        while let Some(event) = next {
+            if let Some(live) = &mut live {
+                live.event(&event);
+            }
+            renderer.event(event);
+            taken += 1;
+            next = if taken < MOST_AT_ONCE {
+                receiver.try_recv()
+            } else {
+                None
+            };
+        }
+        if let Some(live) = &mut live {
+            live.flush();
+        }
+    };
     match renderer.interval() {
         None => {
             while let Some(event) = receiver.blocking_recv() {
-                renderer.event(event);
+                show(&mut *renderer, event, &mut receiver);
             }
         }
         Some(interval) => {
@@ -101,7 +136,7 @@ fn render(mut receiver: EventReceiver, mut renderer: Box<dyn Renderer>) {
                 loop {
                     tokio::select! {
                         event = receiver.recv() => match event {
-                            Some(event) => renderer.event(event),
+                            Some(event) => show(&mut *renderer, event, &mut receiver),
                             None => return,
                         },
                         _ = ticks.tick() => renderer.tick(),

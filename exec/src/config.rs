@@ -72,6 +72,16 @@ impl std::fmt::Debug for SecretSource {
     }
 }
 
+/// What becomes of the state of failed steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepFailed {
+    /// It is thrown away.
+    #[default]
+    No,
+    /// It is stored, to be asked for by [`LocalExecutor::failed_states`](crate::LocalExecutor::failed_states).
+    Yes,
+}
+
 /// Settings of all containers of a solve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SandboxConfig {
@@ -83,6 +93,10 @@ pub struct SandboxConfig {
     pub emulation: EmulationChoice,
     /// What gives steps a network of their own; without it they share this machine's.
     pub user_network: Option<crate::run::UserNetwork>,
+    /// How long a step may take.
+    pub step_timeout: Option<std::time::Duration>,
+    /// What becomes of the state of failed steps.
+    pub failed_state: KeepFailed,
     /// Limits of each step's cgroup.
     pub resources: crate::launch::Resources,
     /// Limits of single steps instead. They can be given once the definitions are known.

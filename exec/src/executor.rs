@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use cbs_fuse::{LowerMode, Privilege, RunConfig, RunMount};
 use cbs_image::source::ResolvedImage;
 use cbs_solver::llb::VertexDigest;
-use cbs_solver::{BoxFuture, Executor, FailureKind, SourcePin, Step, StepError, pb};
+use cbs_solver::{BoxFuture, Executor, FailureKind, SourcePin, Step, StepError, Vertex, pb};
 use cbs_store::ingest::Scan;
 use cbs_store::{KnownIds, Snapshot};
 
 use crate::config::{ExecConfig, SecretSource};
-use crate::launch::{CancelHandle, Launcher, OverlayXattrs, probe};
+use crate::launch::{CancelHandle, ExitStatus, Launcher, OverlayXattrs, probe};
 use crate::rootless::{self, Standing};
 use crate::{blocking, file, ops, run, source};
 
@@ -23,7 +23,8 @@ const MODE_FACTS: &str = "lower-mode.v1";
 /// Runs ops in containers of this machine and brings sources into the store.
 ///
 /// The FUSE mount and the launcher are set up when the first step needs them, so that a build in which everything is cached
-/// pays for neither.
+/// pays for neither. Cloning is cheap; clones are one executor.
+#[derive(Clone)]
 pub struct LocalExecutor(Arc<Shared>);
 
 /// What all steps share.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     http: OnceLock<reqwest::Client>,
     pub(crate) networks: run::Networks,
     pub(crate) agents: run::Agents,
+    pub(crate) failed: Mutex<Vec<run::FailedState>>,
     pub(crate) config: ExecConfig,
     pub(crate) threads: NonZeroUsize,
     /// The ids of this user namespace.
@@ -60,6 +62,7 @@ impl LocalExecutor {
             http: OnceLock::new(),
             networks: run::Networks::default(),
             agents: run::Agents::default(),
+            failed: Mutex::default(),
             config,
             threads: run::ingest_threads(),
             owners: rootless::known_ids(),
@@ -67,6 +70,27 @@ impl LocalExecutor {
             scans: Mutex::default(),
             images: Mutex::default(),
         }))
+    }
+}
+
+impl LocalExecutor {
+    /// What failed steps left so far, if [`KeepFailed`](crate::KeepFailed) says so; the executor's lease keeps it.
+    pub fn failed_states(&self) -> Vec<run::FailedState> {
+        self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Runs another process in the surroundings of an exec vertex: its mounts, environment, user and network. Secrets and
+    /// agents that were not given are left out. Nothing it changes is kept, but in cache mounts. Blocking.
+    ///
+    /// # Errors
+    /// [`StepError`] when it cannot be started.
+    pub fn shell(
+        &self,
+        vertex: &Arc<Vertex>,
+        state: &run::FailedState,
+        process: run::ShellProcess,
+    ) -> Result<ExitStatus, StepError> {
+        run::shell(&self.0, vertex, state, process)
     }
 }
 
@@ -248,16 +272,29 @@ async fn run_exec(
         .map_err(|err| StepError::caused(FailureKind::System, "cannot make a handle to cancel with", err))?;
     let guard = CancelOnDrop(Arc::new(handle));
     let (cancel, token) = (Arc::clone(&guard.0), step.cancel.clone());
+    let patience = shared.config.sandbox.step_timeout;
+    let timer = Arc::new(run::Timer::new(patience));
+    let seen = Arc::clone(&timer);
     let running = blocking(move || {
         let pb::op::Op::Exec(op) = &step.vertex.op else {
             return Err(crate::error::invalid("not an exec op"));
         };
-        run::run(&shared, &step, op, &inputs, &cancel)
+        run::run(&shared, &step, op, &inputs, &cancel, &seen)
     });
     let mut running = std::pin::pin!(running);
+    let too_long = async {
+        match patience {
+            Some(patience) => tokio::time::sleep(patience).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         result = &mut running => return result,
         () = token.cancelled() => guard.0.cancel(),
+        () = too_long => {
+            timer.expire();
+            guard.0.cancel();
+        }
     }
     running.await
 }

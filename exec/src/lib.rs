@@ -18,9 +18,9 @@ pub mod rootless;
 mod run;
 mod source;
 
-pub use config::{EmulationChoice, ExecConfig, SandboxConfig, SecretSource, SshSource, StepResources};
+pub use config::{EmulationChoice, ExecConfig, KeepFailed, SandboxConfig, SecretSource, SshSource, StepResources};
 pub use executor::LocalExecutor;
-pub use run::{UserNetwork, UserNetworkTool};
+pub use run::{FailedState, LeftMount, ShellProcess, UserNetwork, UserNetworkTool};
 pub use source::{Pins, SourceError};
 
 /// Runs disk or hashing work off the async workers; a panic there is a panic here.

@@ -74,6 +74,7 @@ fn failure(graph: &Graph, id: VertexId, failed: Failed) -> SolveError {
             name: vertex.name.clone(),
             locations: vertex.locations.clone(),
             log_tail: failed.log_tail,
+            log: failed.log,
             error: failed.error,
         }],
         finished: Box::default(),

@@ -125,6 +125,19 @@ impl Edge {
     }
 }
 
+/// The definition with another result: one edge of the vertices it has.
+#[must_use]
+pub fn with_result(definition: &pb::Definition, result: Edge) -> pb::Definition {
+    let mut definition = definition.clone();
+    let terminal = pb::Op {
+        inputs: vec![result.to_input()],
+        ..Default::default()
+    };
+    definition.def.pop();
+    definition.def.push(terminal.encode_to_vec());
+    definition
+}
+
 /// A handle to a source file that [`DefinitionBuilder::add_source_info`] took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceIndex(usize);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use cbs_store::{CacheKey, Snapshot};
+use cbs_store::{BlobDigest, CacheKey, Snapshot};
 
 use crate::executor::{FailureKind, StepError};
 use crate::graph::Location;
@@ -114,6 +114,9 @@ pub struct StepFailure {
     pub locations: Vec<Location>,
     /// The last lines it printed.
     pub log_tail: Vec<String>,
+    /// All it printed, as a stored log ([`LogReader`](crate::LogReader)) and its size; kept from gc by the solve's lease
+    /// only. `None` when it printed nothing.
+    pub log: Option<(BlobDigest, u64)>,
     /// What happened.
     pub error: StepError,
 }

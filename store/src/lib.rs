@@ -62,7 +62,7 @@ pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use owners::KnownIds;
 pub use store::{
-    Access, Amount, BlobWriter, CacheMount, CacheUse, DiskUse, DryRun, GcCandidate, GcFilter, GcPolicy, GcReport,
-    GcRoot, ItemUse, Kept, KeptBecause, KeyLock, Layer, Lease, Measured, OciBlob, Problem, Realisation, RecordError,
-    Removed, Repair, Sharing, Snapshot, Space, Store, StoreItem, Usage, VerifyReport,
+    Access, Amount, BlobWriter, CacheMount, CacheRemoval, CacheUse, DiskUse, DryRun, GcCandidate, GcFilter, GcPolicy,
+    GcReport, GcRoot, ItemUse, Kept, KeptBecause, KeyLock, Layer, Lease, Measured, OciBlob, Problem, Realisation,
+    RecordError, Removed, Repair, Sharing, Snapshot, Space, Store, StoreItem, Usage, VerifyReport,
 };

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,6 +16,9 @@ use rustix::fs::{Mode, OFlags};
 
 use super::report::UnmetLimit;
 use super::spec::Resources;
+
+/// What version 2 is told to hand down.
+const CONTROLLERS: [&str; 4] = ["+cpu", "+cpuset", "+memory", "+pids"];
 
 /// Where groups can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub(super) struct Cgroup {
     version: Version,
     /// Directories to remove.
     directories: Vec<PathBuf>,
+    /// Those above them that had to be made, innermost first; removed if nobody else has come to use them.
+    parents: Vec<PathBuf>,
     /// Where the memory is accounted.
     memory: Option<PathBuf>,
     unmet: Vec<UnmetLimit>,
@@ -84,11 +89,20 @@ impl Cgroups {
         }
         self.prepared.get_or_init(|| self.prepare());
         let name = format!("{}{}", self.owner, self.next.fetch_add(1, Ordering::Relaxed));
-        let made = match &self.base {
+        let made = below(resources.parent.as_deref()).and_then(|parent| match &self.base {
             CgroupBase::None => Err(io::Error::other("no cgroup may be made here")),
-            CgroupBase::Unified(base) => make_unified(&base.join(name), &unified_settings(resources)),
-            CgroupBase::Legacy(bases) => make_legacy(bases, &name, &legacy_settings(resources)),
-        };
+            CgroupBase::Unified(base) => make_unified(&base.join(&parent).join(name), &unified_settings(resources)),
+            CgroupBase::Legacy(bases) => {
+                let whole = parent.join(name);
+                // A parent is entered in every hierarchy, as its limits may be in any.
+                let also = if resources.parent.is_some() {
+                    bases.as_slice()
+                } else {
+                    &[]
+                };
+                make_legacy(bases, &whole, &legacy_settings(resources), also)
+            }
+        });
         match made {
             Ok(mut group) => {
                 unmet.append(&mut group.unmet);
@@ -96,6 +110,12 @@ impl Cgroups {
             }
             Err(err) => {
                 let reason = err.to_string();
+                if resources.parent.is_some() {
+                    unmet.push(UnmetLimit {
+                        limit: "cgroup-parent",
+                        reason: reason.clone(),
+                    });
+                }
                 let limits = unified_settings(resources);
                 unmet.extend(limits.iter().map(|limit| UnmetLimit {
                     limit: limit.limit,
@@ -112,7 +132,7 @@ impl Cgroups {
             // Without them the settings fail one by one, and each failure is reported there.
             let _made = fs::create_dir(base);
             for directory in base.parent().into_iter().chain([base.as_path()]) {
-                for controller in ["+cpu", "+cpuset", "+memory", "+pids"] {
+                for controller in CONTROLLERS {
                     let _enabled = fs::write(directory.join("cgroup.subtree_control"), controller);
                 }
             }
@@ -197,10 +217,36 @@ impl Drop for Cgroup {
                 }
             }
         }
+        for parent in &self.parents {
+            let _in_use = fs::remove_dir(parent);
+        }
     }
 }
 
+/// A parent as a path that leads down only.
+fn below(parent: Option<&Path>) -> io::Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in parent.unwrap_or(Path::new("")).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::Error::other("a parent must not lead upwards"));
+            }
+        }
+    }
+    Ok(path)
+}
+
 fn make_unified(directory: &Path, settings: &[Setting]) -> io::Result<Cgroup> {
+    let parents = missing_above(directory);
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent)?;
+        for controller in CONTROLLERS {
+            // Without them the settings fail one by one, and each failure is reported there.
+            let _enabled = fs::write(parent.join("cgroup.subtree_control"), controller);
+        }
+    }
     fs::create_dir(directory)?;
     let fd = rustix::fs::open(
         directory,
@@ -210,6 +256,7 @@ fn make_unified(directory: &Path, settings: &[Setting]) -> io::Result<Cgroup> {
     let mut group = Cgroup {
         version: Version::Unified(fd),
         directories: vec![directory.to_owned()],
+        parents,
         memory: Some(directory.to_owned()),
         unmet: Vec::new(),
     };
@@ -219,11 +266,17 @@ fn make_unified(directory: &Path, settings: &[Setting]) -> io::Result<Cgroup> {
     Ok(group)
 }
 
-fn make_legacy(bases: &[(String, PathBuf)], name: &str, settings: &[Setting]) -> io::Result<Cgroup> {
+fn make_legacy(
+    bases: &[(String, PathBuf)],
+    name: &Path,
+    settings: &[Setting],
+    also: &[(String, PathBuf)],
+) -> io::Result<Cgroup> {
     let (directories, unmet) = (Vec::new(), Vec::new());
     let mut group = Cgroup {
         version: Version::Legacy(Vec::new()),
         directories,
+        parents: Vec::new(),
         memory: None,
         unmet,
     };
@@ -239,7 +292,8 @@ fn make_legacy(bases: &[(String, PathBuf)], name: &str, settings: &[Setting]) ->
         };
         let directory = base.join(name);
         if !group.directories.contains(&directory) {
-            if let Err(err) = fs::create_dir(&directory) {
+            let parents = missing_above(&directory);
+            if let Err(err) = make_legacy_directory(base, &directory, setting.controller) {
                 group.unmet.push(UnmetLimit {
                     limit: setting.limit,
                     reason: err.to_string(),
@@ -247,22 +301,56 @@ fn make_legacy(bases: &[(String, PathBuf)], name: &str, settings: &[Setting]) ->
                 continue;
             }
             group.directories.push(directory.clone());
-            if setting.controller == "cpuset" {
-                // Version 1 lets nobody into a group whose cpus or memory nodes are not said.
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    fs::write(directory.join(file), fs::read(base.join(file))?)?;
-                }
-            }
-            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            procs.push(rustix::fs::open(directory.join("cgroup.procs"), flags, Mode::empty())?);
+            group.parents.extend(parents);
+            procs.push(entrance(&directory)?);
         }
         if setting.controller == "memory" {
             group.memory = Some(directory.clone());
         }
         group.apply(setting, &directory);
     }
+    for (controller, base) in also {
+        let directory = base.join(name);
+        if !group.directories.contains(&directory) {
+            group.parents.extend(missing_above(&directory));
+            make_legacy_directory(base, &directory, controller)?;
+            group.directories.push(directory.clone());
+            procs.push(entrance(&directory)?);
+        }
+    }
     group.version = Version::Legacy(procs);
     Ok(group)
+}
+
+/// The directories above this one that are not there, innermost first.
+fn missing_above(directory: &Path) -> Vec<PathBuf> {
+    let above = directory.ancestors().skip(1);
+    above.take_while(|path| !path.exists()).map(Path::to_owned).collect()
+}
+
+fn entrance(directory: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(directory.join("cgroup.procs"), flags, Mode::empty())?)
+}
+
+/// Makes a group of one hierarchy, and those above it up to `base`.
+fn make_legacy_directory(base: &Path, directory: &Path, controller: &str) -> io::Result<()> {
+    let fresh = directory.ancestors().take_while(|path| *path != base);
+    let fresh: Vec<&Path> = fresh.collect();
+    for (depth, path) in fresh.iter().rev().enumerate() {
+        match fs::create_dir(path) {
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists && depth + 1 < fresh.len() => continue,
+            other => other?,
+        }
+        if controller == "cpuset" {
+            // Version 1 lets nobody into a group whose cpus or memory nodes are not said.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let above = path.parent().unwrap_or(base);
+                fs::write(path.join(file), fs::read(above.join(file))?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Cgroup {

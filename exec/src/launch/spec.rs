@@ -313,6 +313,9 @@ pub struct Resources {
     pub cpuset_mems: Option<String>,
     /// Number of tasks.
     pub pids: Option<u64>,
+    /// The group to put the container's group into, as a path below the one in which groups are made. It is made when
+    /// missing; what limits it has, whoever made it knows.
+    pub parent: Option<PathBuf>,
 }
 
 impl Resources {

@@ -11,12 +11,15 @@
 mod agent;
 mod devices;
 mod emulate;
+mod failed;
 mod ids;
 mod mounts;
 mod network;
 mod process;
 
 pub(crate) use agent::{Agents, socket as ssh_socket};
+pub use failed::{FailedState, LeftMount, ShellProcess};
+pub(crate) use failed::{Timer, shell};
 pub(crate) use network::Networks;
 pub use network::{UserNetwork, UserNetworkTool};
 
@@ -28,14 +31,15 @@ use std::sync::Arc;
 use cbs_fuse::View;
 use cbs_solver::{FailureKind, LogSink, Step, StepError, Stream, pb};
 use cbs_store::diff::empty_tree;
-use cbs_store::ingest::{OverlayAttributes, UpperOptions, upperdir};
+use cbs_store::edit::subtree;
+use cbs_store::ingest::{Ingested, OverlayAttributes, UpperOptions, upperdir};
 use cbs_store::{CacheMount, DirectoryStore, KnownIds, Layer, Metadata, Snapshot, Timestamp, TreeDigest};
 
 use crate::error::ingest_error;
 use crate::executor::Shared;
 use crate::launch::{
-    Access, CancelHandle, ContainerSpec, CreatedFor, ExitReport, ExitStatus, LaunchError, Network, OutputSink,
-    OutputStream, OverlayMount, OverlayXattrs, RootFs, Security,
+    Access, CancelHandle, ContainerSpec, CreatedFor, CreatedPath, ExitReport, ExitStatus, LaunchError, Network,
+    OutputSink, OutputStream, OverlayMount, OverlayXattrs, Resources, RootFs, Security,
 };
 
 /// An overlay whose changes are an output, or thrown away.
@@ -44,6 +48,8 @@ struct Upper {
     dir: PathBuf,
     /// What it lies over, and the input that was.
     tree: TreeDigest,
+    /// The directory of that tree.
+    below: PathBuf,
     base: Option<Snapshot>,
     /// Which output it is.
     output: Option<usize>,
@@ -81,7 +87,44 @@ pub(crate) fn run(
     op: &pb::ExecOp,
     inputs: &[Option<Snapshot>],
     cancel: &CancelHandle,
+    timer: &Timer,
 ) -> Result<Vec<Option<Snapshot>>, StepError> {
+    let (held, spec, meta) = prepare(shared, step, op, inputs)?;
+    let mut sink = Sink(&step.log);
+    let (error, created) = match launch(shared, spec, cancel, &mut sink) {
+        Err(LaunchError::Cancelled) => match timer.error(meta) {
+            Some(error) => (error, Vec::new()),
+            None => return Err(StepError::cancelled()),
+        },
+        Err(error) => {
+            let error = emulate::explain(error, step.vertex.platform.as_ref());
+            (launch_error(meta, error), Vec::new())
+        }
+        Ok(report) => {
+            for unmet in &report.unmet_limits {
+                step.progress.warn(
+                    format!("limit {} was not set: {}", unmet.limit, unmet.reason),
+                    Vec::new(),
+                    "",
+                );
+            }
+            match check_status(meta, &report) {
+                Ok(()) => return collect(&held, op, inputs, &report),
+                Err(error) => (error, report.created),
+            }
+        }
+    };
+    failed::keep(&held, step, op, inputs, &created);
+    Err(error)
+}
+
+/// Everything that is ready before the container starts.
+fn prepare<'a, 'o>(
+    shared: &'a Shared,
+    step: &Step,
+    op: &'o pb::ExecOp,
+    inputs: &[Option<Snapshot>],
+) -> Result<(Held<'a>, ContainerSpec, &'o pb::Meta), StepError> {
     let meta = op
         .meta
         .as_ref()
@@ -136,22 +179,16 @@ pub(crate) fn run(
         user_namespace: emulation.user_namespace,
         shm_size: mounts::shm_size(op),
         devices,
-        resources: shared.config.sandbox.resources_of(&step.vertex.digest),
+        resources: Resources {
+            parent: Some(&meta.cgroup_parent)
+                .filter(|parent| !parent.is_empty())
+                .map(PathBuf::from),
+            ..shared.config.sandbox.resources_of(&step.vertex.digest)
+        },
         oom_score_adj: None,
         emulators: emulation.emulators,
     };
-    let mut sink = Sink(&step.log);
-    let report = launch(shared, spec, cancel, &mut sink)
-        .map_err(|err| launch_error(meta, emulate::explain(err, step.vertex.platform.as_ref())))?;
-    for unmet in &report.unmet_limits {
-        step.progress.warn(
-            format!("limit {} was not set: {}", unmet.limit, unmet.reason),
-            Vec::new(),
-            "",
-        );
-    }
-    check_status(meta, &report)?;
-    collect(&held, op, inputs, &report)
+    Ok((held, spec, meta))
 }
 
 /// Runs the container. One with a user namespace of its own may not enter a network that this one owns, so its thread does.
@@ -201,31 +238,9 @@ fn collect(
             outputs[output] = input_of(inputs, mount.input).cloned();
         }
     }
-    let store = &held.shared.config.store;
     for upper in &held.uppers {
         let Some(output) = upper.output else { continue };
-        let stubs: Vec<PathBuf> = report
-            .created
-            .iter()
-            .filter(|created| created.purpose == CreatedFor::Mount)
-            .filter_map(|created| {
-                created
-                    .path
-                    .strip_prefix(upper.dest.strip_prefix("/").unwrap_or(&upper.dest))
-                    .ok()
-                    .map(Path::to_owned)
-            })
-            .collect();
-        let options = UpperOptions {
-            stubs: &stubs,
-            attributes: match held.shared.xattrs() {
-                OverlayXattrs::Trusted => OverlayAttributes::Trusted,
-                OverlayXattrs::User => OverlayAttributes::User,
-            },
-            owners: &held.shared.owners,
-            threads: held.shared.threads,
-        };
-        let left = upperdir(store, &upper.dir.join("upper"), &upper.tree, &options).map_err(ingest_error)?;
+        let left = held.read(upper, &report.created)?;
         let mut layers = upper.base.as_ref().map(|base| base.layers.clone()).unwrap_or_default();
         layers.push(Layer {
             diff: left.layer,
@@ -240,6 +255,29 @@ fn collect(
 }
 
 impl Held<'_> {
+    /// What an upper and the tree below it make together, without the mount points that were made for the container.
+    fn read(&self, upper: &Upper, created: &[CreatedPath]) -> Result<Ingested, StepError> {
+        let below = upper.dest.strip_prefix("/").unwrap_or(&upper.dest);
+        let stubs: Vec<PathBuf> = created
+            .iter()
+            .filter(|created| created.purpose == CreatedFor::Mount)
+            .filter_map(|created| created.path.strip_prefix(below).ok().map(Path::to_owned))
+            .collect();
+        let options = UpperOptions {
+            stubs: &stubs,
+            attributes: match self.shared.xattrs() {
+                OverlayXattrs::Trusted => OverlayAttributes::Trusted,
+                OverlayXattrs::User => OverlayAttributes::User,
+            },
+            owners: &self.shared.owners,
+            threads: self.shared.threads,
+        };
+        let store = &self.shared.config.store;
+        let lower = subtree(store, &upper.tree, upper.below.as_os_str().as_encoded_bytes());
+        let lower = lower.map_err(crate::error::edit_error)?;
+        upperdir(store, &upper.dir.join("upper"), &lower, &options).map_err(ingest_error)
+    }
+
     /// An overlay over a tree with a fresh upper.
     fn overlay(
         &mut self,
@@ -285,6 +323,7 @@ impl Held<'_> {
         self.uppers.push(Upper {
             dir,
             tree,
+            below: below.to_owned(),
             base,
             output,
             dest: dest.to_owned(),

@@ -69,7 +69,7 @@ pub(super) fn build(
     Ok(specs)
 }
 
-fn absolute(dest: &str, cwd: &str) -> PathBuf {
+pub(super) fn absolute(dest: &str, cwd: &str) -> PathBuf {
     Path::new("/").join(cwd).join(dest)
 }
 

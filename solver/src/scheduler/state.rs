@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cbs_store::{CacheKey, Realisation, Snapshot, StoreError};
+use cbs_store::{BlobDigest, CacheKey, Realisation, Snapshot, StoreError};
 
 use crate::config::Need;
 use crate::executor::{SourcePin, StepError};
@@ -210,6 +210,7 @@ pub(super) enum Message {
 pub(crate) struct Failed {
     pub(crate) error: StepError,
     pub(crate) log_tail: Vec<String>,
+    pub(crate) log: Option<(BlobDigest, u64)>,
 }
 
 impl From<StepError> for Failed {
@@ -217,6 +218,7 @@ impl From<StepError> for Failed {
         Self {
             error,
             log_tail: Vec::new(),
+            log: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cbs_store::{CacheKey, Realisation};
+use cbs_store::{BlobDigest, CacheKey, Realisation};
 use tokio_util::sync::CancellationToken;
 
 use super::jobs;
@@ -13,6 +13,7 @@ use crate::config::{Ctx, Need};
 use crate::events::unix_seconds;
 use crate::executor::{FailureKind, SourcePin, Step, StepError};
 use crate::graph::Vertex;
+use crate::index::Index;
 use crate::keys::Views;
 use crate::log::LogSink;
 use crate::progress::Progress;
@@ -42,6 +43,7 @@ pub(crate) async fn pin(ctx: Ctx, vertex: Arc<Vertex>, cancel: CancellationToken
     let pin = ctx.executor.pin(step).await.map_err(|error| Failed {
         error,
         log_tail: log.tail(TAIL_LINES),
+        log: None,
     })?;
     if let Some(snapshot) = pin.snapshot.clone() {
         let kept = blocking(move || ctx.index.keep(&snapshot));
@@ -140,6 +142,18 @@ fn warn(ctx: &Ctx, vertex: &Vertex, remote: &str, err: &dyn std::error::Error) {
     progress.warn(format!("cache `{remote}` is of no use: {err}"), detail, "");
 }
 
+/// Stores what a failed step printed. Its failure is as true without it.
+async fn keep_log(index: Arc<dyn Index>, log: LogSink, progress: &Progress) -> Option<(BlobDigest, u64)> {
+    let kept = blocking(move || match log.finish()? {
+        Some(mut log) => index.put_reader(&mut log).map(Some).map_err(std::io::Error::other),
+        None => Ok(None),
+    });
+    kept.await.unwrap_or_else(|err| {
+        progress.warn("the log of this step could not be kept", vec![err.to_string()], "");
+        None
+    })
+}
+
 /// Runs a vertex and remembers what it gave. The key's lock is held until that is written.
 pub(super) async fn run(
     ctx: Ctx,
@@ -174,6 +188,7 @@ pub(super) async fn run(
             return Err(Failed {
                 error,
                 log_tail: log.tail(TAIL_LINES),
+                log: keep_log(ctx.index, log, &progress).await,
             });
         }
     };

@@ -17,6 +17,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::Store;
+use super::remove::remove_path;
+use super::usage::CacheUse;
 use crate::{KeyHasher, StoreError, hex};
 
 /// How often a waiter looks at a locked mount and at whether it was cancelled.
@@ -127,6 +129,66 @@ impl Store {
                 None => (slot, looks) = (slot + 1, 0),
             }
         }
+    }
+}
+
+/// What became of a cache mount that was to be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheRemoval {
+    /// Folders that are gone.
+    pub removed: u32,
+    /// Folders that stay, since a step uses them.
+    pub busy: u32,
+}
+
+impl Store {
+    /// All cache mounts with their sizes, by id.
+    ///
+    /// # Errors
+    /// [`StoreError`] when they cannot be listed or measured.
+    pub fn cache_mounts(&self) -> Result<Vec<CacheUse>, StoreError> {
+        let mounts = self.0.inner.mounts()?.into_iter().map(|mount| CacheUse {
+            id: mount.id,
+            slot: mount.slot,
+            bytes: mount.bytes,
+            used: mount.used,
+        });
+        Ok(mounts.collect())
+    }
+
+    /// Removes the folders of cache mount `id` that nobody uses.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a folder or its record cannot be removed.
+    pub fn remove_cache_mount(&self, id: &str) -> Result<CacheRemoval, StoreError> {
+        let inner = &self.0.inner;
+        inner.check_writable()?;
+        let mut removal = CacheRemoval::default();
+        for mount in inner.mounts()?.into_iter().filter(|mount| mount.id == id) {
+            let folder = inner.caches.join(&mount.hash);
+            if !folder.is_dir() {
+                continue;
+            }
+            let Some((lock, _)) = lock_slot(&folder, mount.slot, FlockOperation::NonBlockingLockExclusive)? else {
+                removal.busy += 1;
+                continue;
+            };
+            // First the folder, while its lock says that it is not seeded: whoever comes after a crash makes it anew.
+            lock.set_len(0).map_err(StoreError::io("reset cache lock", &folder))?;
+            let path = folder.join(mount.slot.to_string());
+            remove_path(&path).map_err(StoreError::io("remove cache mount", &path))?;
+            inner.index.write("forget cache mount", |transaction, _| {
+                transaction
+                    .prepare_cached("DELETE FROM caches WHERE hash = ?1 AND slot = ?2")?
+                    .execute(params![mount.hash, mount.slot])
+                    .map(drop)
+            })?;
+            // The folder of all slots stays, as somebody may just be about to make one in it.
+            let lock_path = folder.join(format!("{}.lock", mount.slot));
+            std::fs::remove_file(&lock_path).map_err(StoreError::io("remove cache lock", &lock_path))?;
+            removal.removed += 1;
+        }
+        Ok(removal)
     }
 }
 

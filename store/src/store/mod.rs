@@ -53,7 +53,7 @@ use std::thread::JoinHandle;
 use rustix::fs::{Mode, OFlags};
 
 pub use blobs::BlobWriter;
-pub use caches::{CacheMount, Sharing};
+pub use caches::{CacheMount, CacheRemoval, Sharing};
 pub use codec::RecordError;
 pub use gc::{DryRun, GcCandidate, GcFilter, GcPolicy, GcReport, Kept, KeptBecause, Removed, Space, StoreItem};
 pub use lease::Lease;
@@ -203,6 +203,11 @@ impl Store {
     /// The folder of large blob files: the data-only lower layer of overlays.
     pub fn blobs_dir(&self) -> PathBuf {
         self.0.inner.root.join("blobs")
+    }
+
+    /// The folder in which each lease has its scratch.
+    pub fn work_dir(&self) -> PathBuf {
+        self.0.inner.root.join("work")
     }
 }
 

@@ -17,6 +17,7 @@ impl Machine {
             name: vertex.name.clone(),
             locations: vertex.locations.clone(),
             log_tail: failed.log_tail,
+            log: failed.log,
             error: failed.error,
         });
         self.give_up(id);

@@ -1,0 +1,177 @@
+//! Who a step runs as, and what limits it has.
+
+use crate::steps::{build, out, world};
+
+#[test]
+fn users_are_those_of_the_image_as_root() {
+    let env = world();
+    for (user, id, home) in [
+        (
+            "app",
+            "uid=1000(app) gid=1000(app) groups=1000(app),2000(extra),2001(more)",
+            "/home/app",
+        ),
+        (
+            "1000",
+            "uid=1000(app) gid=1000(app) groups=1000(app),2000(extra),2001(more)",
+            "/home/app",
+        ),
+        ("lone", "uid=1001(lone) gid=1001 groups=1001,2000(extra)", "/"),
+        (
+            "app:extra",
+            "uid=1000(app) gid=2000(extra) groups=2000(extra)",
+            "/home/app",
+        ),
+        ("app:7", "uid=1000(app) gid=7 groups=7", "/home/app"),
+        ("4242", "uid=4242 gid=0(root) groups=0(root)", "/"),
+        ("4242:4343", "uid=4242 gid=4343 groups=4343", "/"),
+        ("root", "uid=0(root) gid=0(root) groups=0(root)", "/root"),
+    ] {
+        let step =
+            format!("USER {user}\nRUN --mount=type=tmpfs,target=/t id > /t/id && cat /t/id && echo $HOME && umask\n");
+        let said = build(&env, &step, &["--output", "type=image"]).ok();
+        let mut lines = said.stderr.lines().filter_map(|line| line.splitn(3, ' ').nth(2));
+        assert!(
+            lines.any(|line| line == id),
+            "USER {user}: no `{id}` in\n{}",
+            said.stderr
+        );
+        let mut lines = said.stderr.lines().filter_map(|line| line.splitn(3, ' ').nth(2));
+        assert!(
+            lines.any(|line| line == home),
+            "USER {user}: no `{home}` in\n{}",
+            said.stderr
+        );
+        assert!(
+            said.stderr.lines().any(|line| line.ends_with(" 0022")),
+            "{}",
+            said.stderr
+        );
+    }
+    build(&env, "USER nobody-of-that-name\nRUN true\n", &[]).fails_with(&["nobody-of-that-name", "passwd"]);
+    build(&env, "USER app:no-group\nRUN true\n", &[]).fails_with(&["no-group", "group"]);
+    // An image's own HOME stands.
+    build(
+        &env,
+        "ENV HOME=/elsewhere\nUSER app\nRUN test \"$HOME\" = /elsewhere\n",
+        &[],
+    )
+    .ok();
+}
+
+#[test]
+fn files_belong_to_the_user_as_root() {
+    let env = world();
+    let step = "USER app\nWORKDIR /made\nRUN echo x > file && stat -c '%u:%g %a' . file > stat\n\
+        RUN ! touch /etc/passwd && ! mkdir /new\n";
+    build(&env, step, &[]).ok();
+    assert_eq!(out(&env, "made/stat"), "1000:1000 755\n1000:1000 644\n");
+}
+
+#[test]
+fn limits_are_set_as_root() {
+    let env = world();
+    let step = "RUN ulimit -n > /files; ulimit -Hn >> /files; df -k /dev/shm | tail -1 | awk '{print $2}' > /shm\n";
+    build(&env, step, &["--ulimit", "nofile=123:456", "--shm-size", "3m"]).ok();
+    assert_eq!(
+        (out(&env, "files"), out(&env, "shm")),
+        ("123\n456\n".into(), "3072\n".into())
+    );
+    build(&env, step, &["--ulimit", "nofiles=1"]).fails_with(&["nofiles"]);
+    build(&env, step, &["--ulimit", "nofile=9:1"]).fails_with(&["nofile"]);
+    build(&env, step, &["--shm-size", "lots"]).fails_with(&["lots"]);
+}
+
+#[test]
+fn proxies_are_seen_by_steps_and_by_no_image_as_root() {
+    let env = world();
+    let step = "RUN echo $HTTP_PROXY $http_proxy $no_proxy\n";
+    let flags = [
+        "--build-arg",
+        "HTTP_PROXY=http://proxy.example:3128",
+        "--build-arg",
+        "no_proxy=localhost",
+        "--output",
+        "type=image",
+    ];
+    let said = build(&env, step, &flags).ok();
+    assert!(
+        said.stderr
+            .contains("http://proxy.example:3128 http://proxy.example:3128 localhost"),
+        "{}",
+        said.stderr
+    );
+    // Another proxy is no other step.
+    let said = build(
+        &env,
+        step,
+        &[
+            "--build-arg",
+            "HTTP_PROXY=http://other.example",
+            "--output",
+            "type=image",
+        ],
+    )
+    .ok();
+    assert!(said.stderr.contains("CACHED"), "{}", said.stderr);
+}
+
+#[test]
+fn steps_are_put_into_cgroups_with_limits_as_root() {
+    let env = world();
+    env.write(
+        "ctx/Dockerfile",
+        "FROM scratch\nCOPY rootfs /\nRUN --mount=type=cache,target=/c for f in memory/memory.limit_in_bytes memory.max \
+         cpu/cpu.cfs_quota_us cpu.max; do cat /sys/fs/cgroup/$f 2>/dev/null; done; touch /c/ready; \
+         while ! test -e /c/go; do sleep 0.02; done\n",
+    );
+    env.write(
+        "ctx/docker-bake.hcl",
+        "target \"default\" {\n  resources = { memory = \"48m\", cpu-quota = 50000 }\n  output = [\"type=image\"]\n}\n",
+    );
+    let parent = format!("it-parent-{}", std::process::id());
+    let mut building = env
+        .cbs_command(&["build", "--progress", "plain", "--cgroup-parent", &parent, "ctx"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("cbs starts");
+    let start = std::time::Instant::now();
+    while env.tool("sh", &["-c", "ls store/caches/*/0/ready"]).code != 0 {
+        assert!(
+            start.elapsed() < std::time::Duration::from_secs(20),
+            "the step does not begin"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let find = [
+        "-c",
+        &format!("find /sys/fs/cgroup -type d -path '*/{parent}/cbs-*' 2>/dev/null; true"),
+    ];
+    let groups = env.tool("sh", &find).ok().stdout;
+    assert!(!groups.is_empty(), "no group below the parent");
+    env.tool("sh", &["-c", "touch store/caches/*/0/go"]).ok();
+    assert!(building.wait().expect("wait").success());
+    let left = env
+        .tool(
+            "sh",
+            &[
+                "-c",
+                &format!("find /sys/fs/cgroup -type d -name '{parent}' 2>/dev/null; true"),
+            ],
+        )
+        .ok()
+        .stdout;
+    assert_eq!(left, "", "a group was left");
+    let said: crate::env::Said = env
+        .cbs_command(&["bake", "--progress", "plain", "--no-cache"])
+        .current_dir(env.path("ctx"))
+        .output()
+        .expect("cbs starts")
+        .into();
+    let said = said.ok();
+    for limit in ["50331648", "50000"] {
+        assert!(said.stderr.contains(limit), "no {limit}:\n{}", said.stderr);
+    }
+    build(&env, "RUN true\n", &["--cgroup-parent", "../up", "--no-cache"]).ok();
+    env.nothing_left();
+}
