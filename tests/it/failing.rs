@@ -10,7 +10,7 @@ fn codes_and_signals_are_told_as_root() {
     let env = world();
     for (command, needles) in [
         ("exit 7", &["exit code: 7", "Dockerfile:3"][..]),
-        ("kill -9 $$", &["exit code: 137"]),
+        ("sh -c 'kill -9 $$'; exit $?", &["exit code: 137"]),
         ("nothing-of-that-name", &["exit code: 127", "not found"]),
         ("[\"/nothing\"]", &["exit code: 127", "/nothing"]),
         ("[\"/etc/passwd\"]", &["exit code: 126", "permission denied"]),
@@ -24,11 +24,9 @@ fn codes_and_signals_are_told_as_root() {
 #[test]
 fn a_step_that_takes_too_long_is_ended_as_root() {
     let env = world();
-    let start = std::time::Instant::now();
-    build(&env, "RUN echo waiting; sleep 1000\n", &["--step-timeout", "500ms"])
-        .fails_with(&["it took longer than the 500ms of --step-timeout", "waiting"]);
-    assert!(start.elapsed() < std::time::Duration::from_secs(60));
-    build(&env, "RUN sleep 0.1\n", &["--step-timeout", "1m"]).ok();
+    build(&env, "RUN sleep 1000000\n", &["--step-timeout", "500ms"])
+        .fails_with(&["it took longer than the 500ms of --step-timeout"]);
+    build(&env, "RUN true\n", &["--step-timeout", "1h"]).ok();
     for wrong in ["0", "soon", "5 days"] {
         build(&env, "RUN true\n", &["--step-timeout", wrong]).fails_with(&["--step-timeout"]);
     }

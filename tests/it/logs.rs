@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use crate::env::TestEnv;
-use crate::steps::{build, world};
+use crate::steps::{Running, build, world};
 
 #[test]
 fn logs_of_failed_steps_are_kept_as_root() {
@@ -85,10 +85,8 @@ fn a_running_build_can_be_followed_as_root() {
         "FROM scratch\nCOPY rootfs /\n\
          RUN --mount=type=cache,target=/c echo first; while ! test -e /c/go; do sleep 0.05; done; echo second; exit 6\n",
     );
-    let mut building = env
-        .cbs_command(&["build", "--progress", "quiet", "ctx"])
-        .spawn()
-        .expect("cbs build");
+    let mut command = env.cbs_command(&["build", "--progress", "quiet", "ctx"]);
+    let mut building = Running(command.spawn().expect("cbs build"));
     // The build may not have come so far that it can be found.
     let mut following;
     let mut lines = loop {
@@ -113,7 +111,7 @@ fn a_running_build_can_be_followed_as_root() {
     assert_eq!(rest[0], "second");
     assert!(rest.last().expect("a line").contains("exit code: 6"), "{rest:?}");
     assert_eq!(following.wait().expect("wait").code(), Some(1));
-    building.wait().expect("wait");
+    building.0.wait().expect("wait");
     // Afterwards it is what was kept.
     let log = env.cbs(&["log", "ctx", "--follow"]).ok().stdout;
     assert!(log.contains("first\nsecond\n"), "{log}");

@@ -125,3 +125,13 @@ pub(crate) fn has(env: &TestEnv, path: &str) -> bool {
         .symlink_metadata()
         .is_ok()
 }
+
+/// A command in the background, which does not outlive a test that fails.
+pub(crate) struct Running(pub(crate) std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that ended already is no failure.
+        self.0.kill().and_then(|()| self.0.wait().map(drop)).unwrap_or_default();
+    }
+}
