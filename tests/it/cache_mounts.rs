@@ -107,7 +107,8 @@ fn a_cache_mount_in_use_stays_as_root() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     env.cbs(&["cache", "rm", "/c"]).fails_with(&["/c", "running step"]);
-    env.tool("sh", &["-c", "for slot in store/caches/*/0; do touch $slot/go; done"]).ok();
+    env.tool("sh", &["-c", "for slot in store/caches/*/0; do touch $slot/go; done"])
+        .ok();
     assert!(building.0.wait().expect("wait").success());
     env.cbs(&["cache", "rm", "/c"]).ok();
 }

@@ -147,7 +147,8 @@ fn steps_are_put_into_cgroups_with_limits_as_root() {
     ];
     let groups = env.tool("sh", &find).ok().stdout;
     assert!(!groups.is_empty(), "no group below the parent");
-    env.tool("sh", &["-c", "for slot in store/caches/*/0; do touch $slot/go; done"]).ok();
+    env.tool("sh", &["-c", "for slot in store/caches/*/0; do touch $slot/go; done"])
+        .ok();
     assert!(building.0.wait().expect("wait").success());
     let left = env
         .tool(

@@ -65,6 +65,8 @@ struct Held<'a> {
     uppers: Vec<Upper>,
     scratch: Vec<PathBuf>,
     doors: Vec<agent::Door>,
+    /// Its helper may serve this step alone.
+    network: Option<network::StepNetwork>,
 }
 
 impl Drop for Held<'_> {
@@ -156,6 +158,7 @@ fn prepare<'a, 'o>(
         uppers: Vec::new(),
         scratch: Vec::new(),
         doors: Vec::new(),
+        network: None,
     };
     let rootfs = RootFs::Overlay(held.overlay(root_tree, root_input.cloned(), output_of(root), Path::new("/"))?);
     let launcher_network = network.ready(shared, &note)?;
@@ -188,6 +191,7 @@ fn prepare<'a, 'o>(
         oom_score_adj: None,
         emulators: emulation.emulators,
     };
+    held.network = Some(network);
     Ok((held, spec, meta))
 }
 
