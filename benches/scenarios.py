@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Whole-program scenarios: run cbs, run the physical baseline beside it, print seconds, peak memory and the ratio.
 
-  scenarios.py --cbs target/release/cbs [--only NAME|GLOB …] [--rounds 3] [--scale 1.0] [--json FILE]
+  scenarios.py --cbs target/release/cbs [--only NAME|GLOB …] [--rounds 3] [--scale 1.0] [--lower-mode MODE] [--json FILE]
 
 Inputs are generated (seeded), the base image is made from Debian's busybox-static and reaches cbs as an OCI layout, so no
-registry is needed. Each scenario runs in its own store on the disk of --work (default: a temporary folder). Needs root,
-busybox-static and gzip, zstd, tar. Only Python's standard library is used.
+registry is needed but for the pull (Debian's docker-registry). Each scenario runs in its own store on the disk of --work
+(default: a temporary folder). Needs root, busybox-static and gzip, zstd, tar. Only Python's standard library is used.
+`million` takes minutes and 10 GB, and runs only when named.
 """
 import argparse
 import fnmatch
@@ -25,6 +26,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "conformance", "dockerfile"))
 import ocilib  # noqa: E402
 import setup_bases  # noqa: E402
+sys.path.insert(0, HERE)
+from scenario_rows import MoreRows  # noqa: E402
+
+ROWS = ("run_steps", "many_steps", "graph", "parallel_stages", "big_context", "copy_from", "export", "pull", "read_heavy",
+        "compile_like", "browse")
+ON_REQUEST = ("million",)
 
 
 class Run:
@@ -36,6 +43,7 @@ class Run:
 
 def run(command, **kwargs):
     start = time.perf_counter()
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -46,7 +54,7 @@ def run(command, **kwargs):
     return Run(seconds, usage.ru_maxrss * 1024)
 
 
-class Bench:
+class Bench(MoreRows):
     def __init__(self, args, work):
         self.args, self.work, self.rows, self.counter = args, work, [], 0
         image = ocilib.Image([setup_bases.busybox_layer()], {"Env": [setup_bases.PATH]})
@@ -72,9 +80,15 @@ class Bench:
             file.write(dockerfile)
 
     def cbs(self, store, context, *more, output="type=cacheonly"):
-        return run([self.args.cbs, "--store", self.path(store), "build", "--progress", "none",
-                    "--build-context", "base=" + self.base, "--output", output, *more, context],
-                   stdin=subprocess.DEVNULL)
+        return self.command(store, "build", "--progress", "none", "--build-context", "base=" + self.base,
+                            "--output", output, *more, context)
+
+    def command(self, store, *args):
+        return run([self.args.cbs, "--store", self.path(store), *args])
+
+    @staticmethod
+    def run(command, **kwargs):
+        return run(command, **kwargs)
 
     def fresh(self, store):
         shutil.rmtree(self.path(store), ignore_errors=True)
@@ -185,29 +199,6 @@ class Bench:
             self.row("same, again", self.best(lambda: self.cbs("export-store", context, output=spec)),
                      "cp of the output", copy, "1.3 x")
 
-    def read_heavy(self):
-        head = "FROM scratch AS data\nCOPY . /data/\nFROM base AS warm\nCOPY --from=data /data /data\nFROM warm\n"
-        context = self.context("reads", head)
-        subprocess.run(["cp", "-a", "/usr/share", os.path.join(context, "tree")], check=True)
-        script = ("for i in 1 2 3; do find /data -type f | wc -l; tar -cf - /data | cat > /dev/null; "
-                  "grep -r nosuchword /data | wc -l; done; for i in $(seq 300); do /bin/true; done")
-        self.cbs(self.fresh("reads-store"), context)
-        copy = self.path("reads-rootfs")
-        shutil.copytree(self.rootfs, copy, symlinks=True)
-        subprocess.run(["cp", "-a", context, os.path.join(copy, "data")], check=True)
-        for folder in ("up", "wk", "mnt"):
-            os.makedirs(self.path(folder), exist_ok=True)
-        mnt = self.path("mnt")
-        mount = ("mount -t overlay overlay -o lowerdir=%s,upperdir=%s,workdir=%s %s && mount -t proc proc %s/proc && "
-                 "chroot %s /bin/sh -c '%s'" % (copy, self.path("up"), self.path("wk"), mnt, mnt, mnt, script))
-        baseline = self.best(lambda: run(["unshare", "-mpf", "sh", "-c", mount]))
-
-        def build():
-            self.counter += 1
-            self.write(context, head + "RUN : %d; %s\n" % (self.counter, script))
-            return self.cbs("reads-store", context)
-        self.row("read-heavy RUN", self.best(build), "overlay over ext4", baseline, "1.05 x")
-
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -215,14 +206,18 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="size of the inputs; below 1 for a quick look")
+    parser.add_argument("--lower-mode", choices=("data-only", "plain"), help="what RUN's lower layer is, instead of the best")
     parser.add_argument("--work")
     parser.add_argument("--json")
     args = parser.parse_args()
     args.cbs = os.path.abspath(args.cbs)
+    if args.lower_mode:
+        os.environ["CBS_LOWER_MODE"] = args.lower_mode
     with tempfile.TemporaryDirectory(prefix="cbs-bench-", dir=args.work) as work:
         bench = Bench(args, work)
-        for name in ("run_steps", "parallel_stages", "big_context", "copy_from", "export", "read_heavy"):
-            if not args.only or any(fnmatch.fnmatch(name, glob) for glob in args.only):
+        for name in ROWS + ON_REQUEST:
+            named = any(fnmatch.fnmatch(name, glob) for glob in args.only)
+            if named or not args.only and name in ROWS:
                 getattr(bench, name)()
         if args.json:
             with open(args.json, "w", encoding="utf-8") as file:
