@@ -42,8 +42,8 @@ class Run:
 
 
 def run(command, **kwargs):
-    start = time.perf_counter()
     kwargs.setdefault("stdin", subprocess.DEVNULL)
+    start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
