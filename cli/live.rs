@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! work/LEASE/names          gc roots of the targets being built, one a line
-//! work/LEASE/live           { kind byte, vertex (32 bytes), length (4 bytes), payload }*
+//! work/LEASE/live           { kind (one byte), vertex (as text), newline, length (4 bytes, little endian), payload }*
 //! ```
 //! The display writes it as it shows things. A reader that finds the folder gone or without its owner has seen the end.
 //! What steps print is kept whole elsewhere; here it ends at a limit, so that a step that prints for ever does not fill
