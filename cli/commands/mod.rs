@@ -103,20 +103,21 @@ pub(crate) fn find_tree(store: &Store, reference: &str) -> anyhow::Result<(TreeD
     Err(err.context(format!("`{reference}` is neither a tree digest nor something realised")))
 }
 
-/// `48h`, `7d`, `30m`, `10s`, or seconds.
+/// `48h`, `7d`, `1.5h`, `30m`, `10s`, `200ms`, or seconds.
 pub(crate) fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        unit => bail!("`{text}`: unit `{unit}` is none of s, m, h, d"),
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        "d" => 86_400.0,
+        unit => bail!("`{text}`: unit `{unit}` is none of ms, s, m, h, d"),
     };
-    let count: u64 = digits
-        .parse()
-        .with_context(|| format!("`{text}` is no duration such as 48h"))?;
-    Ok(Duration::from_secs(count.saturating_mul(unit)))
+    let count: Option<f64> = digits.parse().ok();
+    count
+        .and_then(|count| Duration::try_from_secs_f64(count * unit).ok())
+        .with_context(|| format!("`{text}` is no duration such as 48h or 1.5h"))
 }
 
 /// `20GB`, `512MiB`, `1000`: decimal units as docker, binary with an `i`.
@@ -151,6 +152,11 @@ mod tests {
     fn durations_and_sizes() {
         assert_eq!(parse_duration("48h").unwrap(), Duration::from_secs(172_800));
         assert_eq!(parse_duration("90").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("1.5h").unwrap(), Duration::from_secs(5_400));
+        assert_eq!(parse_duration("200ms").unwrap(), Duration::from_millis(200));
+        for bad in ["", "-1s", "3 days", "nans", "infs", "1e99h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
         assert!(parse_duration("2weeks").unwrap_err().to_string().contains("weeks"));
         assert_eq!(parse_bytes("1.5GB").unwrap(), 1_500_000_000);
         assert_eq!(parse_bytes("2KiB").unwrap(), 2_048);
