@@ -8,7 +8,7 @@ use cbs_store::Sha256Digest;
 use super::block::{Block, block_size};
 use super::pool::Pending;
 use super::{Compression, Pool};
-use crate::hash::PairHasher;
+use crate::hash::CountingHasher;
 
 /// Compresses what is written to it, and hashes both sides. Call [`Encoder::finish`]; a dropped encoder leaves a truncated
 /// stream.
@@ -22,7 +22,8 @@ pub struct Encoder<'pool, W: Write> {
     block: Block,
     pending: VecDeque<Pending>,
     is_empty: bool,
-    hashes: PairHasher,
+    input: CountingHasher,
+    output: CountingHasher,
 }
 
 /// A stream that an [`Encoder`] has finished.
@@ -50,7 +51,8 @@ impl<'pool, W: Write> Encoder<'pool, W> {
             block: Block::new(compression, level),
             pending: VecDeque::new(),
             is_empty: true,
-            hashes: PairHasher::default(),
+            input: CountingHasher::default(),
+            output: CountingHasher::default(),
         }
     }
 
@@ -65,11 +67,11 @@ impl<'pool, W: Write> Encoder<'pool, W> {
         }
         self.drain(0)?;
         self.inner.flush()?;
-        let [(input, input_size), (output, output_size)] = self.hashes.finish();
+        let (input, input_size) = self.input.finish();
         // Nothing changes the bytes of the one, so they are hashed once.
         let (digest, size) = match self.compression {
             Compression::None => (input, input_size),
-            _ => (output, output_size),
+            _ => self.output.finish(),
         };
         Ok(Encoded {
             inner: self.inner,
@@ -97,7 +99,8 @@ impl<'pool, W: Write> Encoder<'pool, W> {
         while self.pending.len() > keep {
             let Some(oldest) = self.pending.pop_front() else { break };
             let block = oldest.wait()?;
-            self.hashes.update(&block.input, block.output());
+            self.input.update(&block.input);
+            self.output.update(block.output());
             self.inner.write_all(block.output())?;
             self.pool.give_back(block);
         }
@@ -109,7 +112,7 @@ impl<W: Write> Write for Encoder<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.compression == Compression::None {
             let count = self.inner.write(bytes)?;
-            self.hashes.update(&bytes[..count], &[]);
+            self.input.update(&bytes[..count]);
             return Ok(count);
         }
         let size = block_size(self.compression);

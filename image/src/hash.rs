@@ -1,38 +1,45 @@
-//! Readers and writers that hash what passes, and two streams hashed side by side.
-
-mod pair;
-mod sys;
+//! Readers and writers that hash what passes.
 
 use std::io::{self, Read, Write};
 
 use cbs_store::Sha256Digest;
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use pair::PairHasher;
-
-/// Hashes and counts what is written through it.
-pub(crate) struct HashWriter<W> {
-    inner: W,
+/// The digest and the number of some bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CountingHasher {
     hasher: Sha256,
     size: u64,
 }
 
+impl CountingHasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// The digest and the number of bytes.
+    pub(crate) fn finish(self) -> (Sha256Digest, u64) {
+        (Sha256Digest::from_bytes(self.hasher.finalize().into()), self.size)
+    }
+}
+
+/// Hashes and counts what is written through it.
+pub(crate) struct HashWriter<W> {
+    inner: W,
+    hasher: CountingHasher,
+}
+
 impl<W: Write> HashWriter<W> {
     pub(crate) fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hasher: Sha256::new(),
-            size: 0,
-        }
+        let hasher = CountingHasher::default();
+        Self { inner, hasher }
     }
 
     /// The inner writer, the digest and the number of bytes.
     pub(crate) fn finish(self) -> (W, Sha256Digest, u64) {
-        (
-            self.inner,
-            Sha256Digest::from_bytes(self.hasher.finalize().into()),
-            self.size,
-        )
+        let (digest, size) = self.hasher.finish();
+        (self.inner, digest, size)
     }
 }
 
@@ -40,7 +47,6 @@ impl<W: Write> Write for HashWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.inner.write(bytes)?;
         self.hasher.update(&bytes[..count]);
-        self.size += count as u64;
         Ok(count)
     }
 
@@ -52,24 +58,20 @@ impl<W: Write> Write for HashWriter<W> {
 /// Hashes and counts what is read through it.
 pub(crate) struct HashReader<R> {
     inner: R,
-    hasher: Sha256,
-    size: u64,
+    hasher: CountingHasher,
 }
 
 impl<R: Read> HashReader<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self {
-            inner,
-            hasher: Sha256::new(),
-            size: 0,
-        }
+        let hasher = CountingHasher::default();
+        Self { inner, hasher }
     }
 
     /// Reads what is left, then gives the digest and the number of all bytes.
     pub(crate) fn finish(mut self) -> io::Result<(Sha256Digest, u64)> {
         let mut buffer = vec![0; 64 << 10];
         while self.read(&mut buffer)? > 0 {}
-        Ok((Sha256Digest::from_bytes(self.hasher.finalize().into()), self.size))
+        Ok(self.hasher.finish())
     }
 }
 
@@ -77,7 +79,6 @@ impl<R: Read> Read for HashReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
-        self.size += count as u64;
         Ok(count)
     }
 }
