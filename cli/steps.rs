@@ -35,17 +35,15 @@ pub(crate) struct StepRecord {
     pub(crate) earlier: Option<EarlierStep>,
 }
 
-impl StepRecord {
-    /// Whether somebody who says `wanted` means this step, the one at `place`: by its number, counted from one, or by a
-    /// part of its name. Who says nothing means all.
-    pub(crate) fn is_called(&self, place: usize, wanted: Option<&str>) -> bool {
-        match wanted {
-            None => true,
-            Some(wanted) => match wanted.parse::<usize>() {
-                Ok(number) => number == place + 1,
-                Err(_) => self.name.contains(wanted),
-            },
-        }
+/// Whether somebody who says `wanted` means the step of that name at `place`: by its number, counted from one, or by a part of
+/// its name. Who says nothing means all.
+pub(crate) fn is_meant(wanted: Option<&str>, place: usize, name: &str) -> bool {
+    match wanted {
+        None => true,
+        Some(wanted) => match wanted.parse::<usize>() {
+            Ok(number) => number == place + 1,
+            Err(_) => name.contains(wanted),
+        },
     }
 }
 

@@ -16,7 +16,7 @@ use crate::failed::{self, Remembered};
 use crate::live::{Follower, News};
 use crate::progress::rfc3339;
 use crate::record::{self, Record};
-use crate::steps::StepRecord;
+use crate::steps::{StepRecord, is_meant};
 
 /// A step and where its log is.
 struct Step {
@@ -41,10 +41,8 @@ pub(crate) fn run(global: &Global, args: &LogArgs) -> anyhow::Result<ExitCode> {
     let steps = steps(&store, name.as_deref())?;
     let mut found = 0;
     let mut out = Out::new();
-    for (number, step) in steps.iter().enumerate().filter(|(number, step)| match &wanted {
-        None => true,
-        Some(wanted) => wanted.parse() == Ok(number + 1) || step.name.contains(wanted.as_str()),
-    }) {
+    let meant = |(place, step): &(usize, &Step)| is_meant(wanted.as_deref(), *place, &step.name);
+    for (number, step) in steps.iter().enumerate().filter(meant) {
         found += 1;
         if args.json {
             out.json(&store, number + 1, step, found == 1)?;
@@ -233,7 +231,8 @@ impl Out {
         let mut records = Vec::new();
         each_record(store, step, |record| {
             let text = serde_json::to_string(&String::from_utf8_lossy(&record.bytes))?;
-            self.write(text.trim_matches('"').as_bytes())?;
+            // Without its own quotes: each record is a piece of one string.
+            self.write(&text.as_bytes()[1..text.len() - 1])?;
             if records.len() < 1 << 16 {
                 records.push(json!({
                     "time": rfc3339(record.time), "stream": name_of(record.stream), "bytes": record.bytes.len(),
@@ -269,9 +268,7 @@ fn follow(mut follower: Follower, wanted: Option<&str>) -> anyhow::Result<ExitCo
     let mut last = None;
     let mut code = ExitCode::SUCCESS;
     while let Some(news) = follower.next()? {
-        let is_wanted = |number: usize, name: &str| {
-            wanted.is_none_or(|wanted| wanted.parse() == Ok(number) || name.contains(wanted))
-        };
+        let is_wanted = |number: usize, name: &str| is_meant(wanted, number - 1, name);
         match news {
             News::Named(vertex, name) => {
                 let number = names.len() + 1;

@@ -13,7 +13,7 @@ use super::trees::{Changes, change_json, change_text, changes};
 use super::{open_store, print};
 use crate::args::Global;
 use crate::record::{Record, find_step, newest};
-use crate::steps::{How, StepRecord};
+use crate::steps::{How, StepRecord, is_meant};
 
 /// Files shown of one input.
 const FILES: usize = 20;
@@ -48,7 +48,7 @@ pub(crate) fn run(global: &Global, args: &WhyArgs) -> anyhow::Result<ExitCode> {
     };
     let steps = record.steps.iter().enumerate().filter(|(place, step)| match &wanted {
         None => step.ran || has_changed_source(step),
-        Some(_) => step.is_called(*place, wanted.as_deref()),
+        Some(_) => is_meant(wanted.as_deref(), *place, &step.name),
     });
     let reasons: Vec<Reason<'_>> = steps
         .map(|(place, _)| Reason::find(&store, &record, place))

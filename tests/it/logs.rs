@@ -47,7 +47,10 @@ fn logs_of_failed_steps_are_kept_as_root() {
     env.cbs(&["log", "ctx#nothing"])
         .fails_with(&["nothing", "RUN echo went well"]);
     // A success takes the failure's place.
-    build(&env, "RUN echo better\n", &[]).ok();
+    build(&env, "RUN printf '\"better\"'\n", &[]).ok();
+    let json = env.cbs(&["log", "ctx#printf", "--json"]).ok().stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json[0]["log"], "\"better\"");
     let roots = env.cbs(&["store", "roots"]).ok().stdout;
     assert!(!roots.contains("failed:"), "{roots}");
     env.nothing_left();
