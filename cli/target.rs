@@ -114,7 +114,7 @@ impl BuildTarget {
                 options.contexts.insert(name.clone(), context);
             }
         }
-        let file = dockerfile(build, folder.as_deref(), around)?;
+        let file = dockerfile(build, folder.as_deref(), around).with_context(|| named("dockerfile"))?;
         sources.add_secrets(&build.secrets, &around.environment)?;
         sources.add_ssh(&build.ssh)?;
         let names = build.tags.iter().map(|tag| {
