@@ -60,6 +60,8 @@ pub(crate) async fn fetch_dockerfiles(
                 remote::settle_context(options, ctx, store).await?;
                 continue;
             }
+            // Its target says so when it is lowered.
+            DockerfileAt::Unreadable(_) => continue,
             DockerfileAt::InContext(path) => remote::dockerfile_of_context(options, path, ctx, store).await,
             DockerfileAt::Url(url) => remote::dockerfile_of_url(url, ctx, store).await,
         };
@@ -212,6 +214,7 @@ pub(crate) fn text_of(file: &DockerfileAt) -> anyhow::Result<&DockerfileText> {
         DockerfileAt::Here(text) => Ok(text),
         DockerfileAt::InContext(path) => bail!("the Dockerfile `{path}` was not fetched"),
         DockerfileAt::Url(url) => bail!("the Dockerfile {url} was not fetched"),
+        DockerfileAt::Unreadable(why) => bail!("{why}"),
     }
 }
 

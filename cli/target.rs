@@ -66,6 +66,8 @@ pub(crate) enum DockerfileAt {
     InContext(String),
     /// At a URL.
     Url(String),
+    /// Nowhere that it could be read, and why: the failure of this target only.
+    Unreadable(String),
 }
 
 /// A Dockerfile and what lies beside it.
@@ -114,7 +116,8 @@ impl BuildTarget {
                 options.contexts.insert(name.clone(), context);
             }
         }
-        let file = dockerfile(build, folder.as_deref(), around).with_context(|| named("dockerfile"))?;
+        let file = dockerfile(build, folder.as_deref(), around).with_context(|| named("dockerfile"));
+        let file = file.unwrap_or_else(|err| DockerfileAt::Unreadable(format!("{err:#}")));
         sources.add_secrets(&build.secrets, &around.environment)?;
         sources.add_ssh(&build.ssh)?;
         let names = build.tags.iter().map(|tag| {

@@ -134,13 +134,14 @@ fn with_keep_going_a_broken_dockerfile_stops_only_what_needs_it_as_root() {
     env.write(
         "docker-bake.hcl",
         r#"
-        group "default" { targets = ["good", "bad", "worse", "above"] }
+        group "default" { targets = ["good", "bad", "worse", "missing", "above"] }
         target "good" {
           context = "good"
           output = ["type=tar,dest=good.tar"]
         }
         target "bad" { context = "bad" }
         target "worse" { context = "worse" }
+        target "missing" { context = "nowhere" }
         target "above" {
           context = "good"
           contexts = { other = "target:bad" }
@@ -152,13 +153,20 @@ fn with_keep_going_a_broken_dockerfile_stops_only_what_needs_it_as_root() {
         "good/Dockerfile",
         "FROM REGISTRY/cbs-test/busybox:1\nRUN echo fine > /fine\n",
     );
+    fs::create_dir(env.path("nowhere")).expect("mkdir");
     env.write("bad/Dockerfile", "FROM REGISTRY/cbs-test/busybox:1\nRUNN echo never\n");
     env.write(
         "worse/Dockerfile",
         "FROM REGISTRY/cbs-test/busybox:1\nCOPY --from=nobody-has-this /a /\nCOPPY a b\n",
     );
     let said = env.cbs(&["bake", "--keep-going", "--metadata-file", "meta.json"]);
-    let said = said.fails_with(&["target `bad`", "RUNN", "target `worse`", "COPPY"]);
+    let said = said.fails_with(&[
+        "target `bad`",
+        "RUNN",
+        "target `worse`",
+        "COPPY",
+        "target `missing`, dockerfile: cannot read the Dockerfile `nowhere/Dockerfile`",
+    ]);
     assert_eq!(said.code, 1);
     assert!(
         env.path("good.tar").exists() && !env.path("above.tar").exists(),
@@ -174,6 +182,7 @@ fn with_keep_going_a_broken_dockerfile_stops_only_what_needs_it_as_root() {
     env.cbs(&["bake"]).fails_with(&["target `bad`"]);
     assert!(!env.path("good.tar").exists());
     env.cbs(&["bake", "--keep-going", "bad"]).fails_with(&["RUNN"]);
+    env.cbs(&["bake", "missing"]).fails_with(&["nowhere/Dockerfile"]);
     env.nothing_left();
 }
 
