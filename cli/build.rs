@@ -233,7 +233,7 @@ pub(crate) fn build(
         let mut record = record(target, result, requests, (&graph, &solved), &earlier);
         let reference = BuildRef::new()?;
         record.build = Some(reference.id().to_owned());
-        record.inputs = Some(inputs_of(requests, &prepared.sources)?);
+        record.inputs = Some(inputs_of(requests, &vertices_of(requests), &graph, &prepared.sources)?);
         let label = if of_targets.len() > 1 {
             format!("[{}] ", target.name)
         } else {
@@ -268,8 +268,15 @@ fn earlier_steps(last: Option<&GcRoot>, solved: &SolveResult) -> Vec<StepRecord>
 }
 
 /// What a target is built from.
-fn inputs_of(requests: &[Request], sources: &Sources) -> anyhow::Result<BuildInputs> {
-    BuildInputs::new(requests.iter().map(|request| &request.definition), sources)
+fn inputs_of(
+    requests: &[Request],
+    own: &HashSet<VertexDigest>,
+    graph: &Graph,
+    sources: &Sources,
+) -> anyhow::Result<BuildInputs> {
+    let vertices = graph.order().iter().map(|&id| graph.vertex(id));
+    let vertices = vertices.filter(|vertex| own.contains(&vertex.digest));
+    BuildInputs::new(requests.iter().map(|request| &request.definition), vertices, sources)
 }
 
 /// The vertices of a target.
@@ -314,7 +321,7 @@ impl FailedSolve<'_> {
                 failures: &failures,
                 steps: step_records(self.graph, self.finished, &own, &[]),
                 states: if keeps { &states } else { &[] },
-                inputs: inputs_of(requests, &prepared.sources)?,
+                inputs: inputs_of(requests, &own, self.graph, &prepared.sources)?,
             };
             // The failure is what people must hear of, whatever becomes of its record.
             match failed::remember(&session.store, failure) {

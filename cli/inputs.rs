@@ -1,13 +1,16 @@
 //! What a build was made from, as far as it can be kept: with it a step's state can be brought about again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cbs_exec::launch::Resources;
+use cbs_exec::{Pins, pin_name};
+use cbs_frontends::bake::DeviceGrant;
 use cbs_solver::llb::{Edge, VertexDigest};
 use cbs_solver::{Graph, Request, Vertex, pb, read_definition, write_definition};
 use serde::{Deserialize, Serialize};
@@ -17,7 +20,7 @@ use crate::sources::Sources;
 /// The largest definition that is read back.
 const MAX_DEFINITION: u64 = 256 << 20;
 
-/// The definitions of a target, and where its folders are. Secrets and agents are not kept.
+/// The definitions of a target, where its folders are, and what its steps were allowed. Secrets and agents are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BuildInputs {
     /// One for each platform: protobuf, zstd, base64.
@@ -30,15 +33,33 @@ pub(crate) struct BuildInputs {
     allow_host_network: bool,
     /// Whether steps were allowed everything.
     allow_insecure: bool,
+    /// Which devices steps were allowed.
+    #[serde(default)]
+    devices: KeptDevices,
+    /// What mutable sources were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pins: BTreeMap<String, String>,
+    /// Limits of steps, by their vertices.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    limits: BTreeMap<String, Resources>,
+}
+
+/// Devices that steps were allowed, and where they are described.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptDevices {
+    all: bool,
+    names: BTreeSet<String>,
+    folders: Vec<PathBuf>,
 }
 
 impl BuildInputs {
-    /// Keeps these.
+    /// Keeps these, and what is known of their vertices.
     ///
     /// # Errors
     /// When a definition cannot be compressed.
     pub(crate) fn new<'d>(
         definitions: impl IntoIterator<Item = &'d pb::Definition>,
+        vertices: impl IntoIterator<Item = &'d Arc<Vertex>>,
         sources: &Sources,
     ) -> anyhow::Result<Self> {
         let pack = |definition: &pb::Definition| {
@@ -47,8 +68,33 @@ impl BuildInputs {
             let packed = zstd::encode_all(bytes.as_slice(), 3)?;
             Ok(STANDARD.encode(packed))
         };
+        let limit_of = sources.sandbox.step_resources.get();
+        let (mut pins, mut limits) = (BTreeMap::new(), BTreeMap::new());
+        for vertex in vertices {
+            if let Some(limit) = limit_of.and_then(|limits| limits.get(&vertex.digest)) {
+                limits.insert(vertex.digest.to_string(), limit.clone());
+            }
+            if let pb::op::Op::Source(source) = &vertex.op
+                && let Some(name) = pin_name(source)
+                && let Some(pin) = sources.pins.known(&name)
+            {
+                pins.insert(name, pin);
+            }
+        }
+        let absolute = |folder: &PathBuf| std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+        let (all, names) = match &sources.devices {
+            DeviceGrant::All => (true, BTreeSet::new()),
+            DeviceGrant::Named(names) => (false, names.clone()),
+        };
         Ok(Self {
             definitions: definitions.into_iter().map(pack).collect::<anyhow::Result<_>>()?,
+            devices: KeptDevices {
+                all,
+                names,
+                folders: sources.device_folders.iter().map(absolute).collect(),
+            },
+            pins,
+            limits,
             locals: sources.locals.clone(),
             layouts: sources.layouts.clone(),
             allow_host_network: sources.sandbox.allow_host_network,
@@ -83,6 +129,15 @@ impl BuildInputs {
         sources.layouts.clone_from(&self.layouts);
         sources.sandbox.allow_host_network |= self.allow_host_network;
         sources.sandbox.allow_insecure |= self.allow_insecure;
+        sources.grant_devices(&match self.devices.all {
+            true => DeviceGrant::All,
+            false => DeviceGrant::Named(self.devices.names.clone()),
+        });
+        sources.device_folders.clone_from(&self.devices.folders);
+        sources.pins = Arc::new(Pins::preferring(self.pins.clone()));
+        let limits = self.limits.iter();
+        let limits = limits.filter_map(|(vertex, limit)| Some((vertex.parse().ok()?, limit.clone())));
+        sources.sandbox.step_resources = Arc::new(OnceLock::from(limits.collect::<HashMap<_, _>>()));
     }
 }
 

@@ -21,6 +21,7 @@ mod failed;
 mod failure;
 mod fetcher;
 mod filters;
+mod flag_errors;
 mod gc_policy;
 mod inputs;
 mod legacy_args;
@@ -44,6 +45,7 @@ mod standing;
 mod steps;
 mod target;
 mod terminal;
+mod tried;
 
 use std::process::ExitCode;
 

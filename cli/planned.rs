@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use cbs_frontends::bake::{Bake, BakeError, BakeOptions, Fetcher, GivenInput, Grants, LocalHost, NoFetcher, load};
+use cbs_frontends::bake::{Bake, BakeOptions, Fetcher, GivenInput, Grants, LocalHost, NoFetcher, load};
 use cbs_frontends::dockerfile::HostAddress;
 use cbs_image::platform::Platform;
 use cbs_solver::pb;
@@ -16,6 +16,7 @@ use crate::args::Global;
 use crate::build_args::{BuildArgs, CommonBuildArgs};
 use crate::consent;
 use crate::failure::Usage;
+use crate::flag_errors::as_flag;
 use crate::sources::Sources;
 use crate::target::{BuildTarget, Surroundings, extra_host};
 
@@ -141,7 +142,7 @@ impl Planned {
         options.environment.retain(|name, _| !name.starts_with("BUILDX_BAKE_"));
         let host = GivenInput(definition(args, input, &environment)?.into_bytes());
         let fetcher: &dyn Fetcher = &NoFetcher;
-        let bake = load(&options, &host, fetcher).map_err(as_flag)?;
+        let bake = load(&options, &host, fetcher).map_err(|error| as_flag(error, args))?;
         self.grant(&bake.grants);
         let mut around = surroundings(&options, &self.platforms);
         if let Some(folder) = &input.context {
@@ -187,17 +188,6 @@ fn surroundings(options: &BakeOptions, platforms: &[Platform]) -> Surroundings {
         platforms: platforms.to_vec(),
         environment: options.environment.clone(),
         working_directory: PathBuf::from(&options.working_directory),
-    }
-}
-
-/// A complaint about the target of `cbs build` is one about a flag.
-fn as_flag(error: BakeError) -> anyhow::Error {
-    match error {
-        BakeError::Placed { error, .. } => as_flag(*error),
-        BakeError::Target { attribute, reason, .. } => Usage(format!("{attribute}: {reason}")).into(),
-        BakeError::Override { setting, reason } => Usage(format!("{setting}: {reason}")).into(),
-        BakeError::Flag { .. } => Usage(error.to_string()).into(),
-        error => error.into(),
     }
 }
 

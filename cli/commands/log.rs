@@ -17,6 +17,7 @@ use crate::live::{Follower, News};
 use crate::progress::rfc3339;
 use crate::record::{self, Record};
 use crate::steps::{StepRecord, is_meant};
+use crate::tried::Tried;
 
 /// A step and where its log is.
 struct Step {
@@ -104,16 +105,9 @@ pub(crate) fn split_step(store: &Store, text: &str) -> anyhow::Result<(Option<St
 
 /// The steps of the last build of a name, or of all, whether it failed or not.
 fn steps(store: &Store, name: Option<&str>) -> anyhow::Result<Vec<Step>> {
-    let failure = failed::find(store, name)?;
-    let built = match name {
-        Some(name) => record::find(store, name),
-        None => record::newest(store),
-    };
-    match (failure, built) {
-        (Some(failure), Ok((root, record))) if failure.root.created < root.created => of_record(store, &record),
-        (Some(failure), _) => of_failure(store, &failure),
-        (None, Ok((_, record))) => of_record(store, &record),
-        (None, Err(err)) => Err(err),
+    match Tried::last(store, name)? {
+        Tried::Failed(failure) => of_failure(store, &failure),
+        Tried::Built(built) => of_record(store, &built.1),
     }
 }
 

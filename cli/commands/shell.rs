@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use cbs_exec::launch::CancelHandle;
 use cbs_exec::{FailedState, LeftMount, LocalExecutor, ShellProcess};
+use cbs_frontends::bake::{LocalHost, read_session};
 use cbs_image::source::Network;
 use cbs_solver::llb::Edge;
 use cbs_solver::{Need, OnFailure, Request, Vertex, pb, solve};
@@ -15,15 +16,15 @@ use clap::Args;
 
 use super::log::split_step;
 use crate::args::Global;
-use crate::build_args::{BuildArgs, CommonBuildArgs, ProgressMode};
-use crate::failed::{self, Remembered};
-use crate::failure;
-use crate::inputs::{BuildInputs, Steps};
-use crate::planned::{Planned, StandardInput};
-use crate::record;
+use crate::build_args::{CommonBuildArgs, ProgressMode};
+use crate::failed::Remembered;
+use crate::failure::{self, Usage};
+use crate::inputs::Steps;
+use crate::planned::bake_options;
 use crate::session::{Session, SolveSettings};
 use crate::sources::Sources;
 use crate::terminal;
+use crate::tried::Tried;
 
 /// `cbs shell`.
 #[derive(Clone, Debug, Default, Args)]
@@ -71,56 +72,15 @@ pub(crate) fn run(global: &Global, args: &ShellArgs) -> anyhow::Result<ExitCode>
         Some(name) => split_step(&session.store, name)?,
         None => (None, None),
     };
-    let failure = failed::find(&session.store, name.as_deref())?;
-    let built = match &name {
-        Some(name) => record::find(&session.store, name).ok(),
-        None => record::newest(&session.store).ok(),
-    };
-    // What was tried last counts, as it is what people think of.
-    let failure = failure.filter(|failure| {
-        built
-            .as_ref()
-            .is_none_or(|(root, _)| root.created <= failure.root.created)
-    });
-    let inputs = match (&failure, &built) {
-        (Some(failure), _) => failure.build.inputs.clone(),
-        (None, Some((root, record))) => match &record.inputs {
-            Some(inputs) => inputs.clone(),
-            None => bail!("nothing is kept of how `{}` was built; build it again", root.name),
-        },
-        (None, None) => match &name {
-            Some(name) => bail!("`{name}` was never built here; `cbs store roots` lists what was"),
-            None => bail!("nothing was built here yet"),
-        },
-    };
+    let tried = Tried::last(&session.store, name.as_deref())?;
+    let inputs = tried
+        .inputs()
+        .context("nothing is kept of how it was built; build it again")?;
     inputs.add_to(&mut sources);
-    let steps = steps_of(&inputs)?;
-    let names: Vec<String> = match (&failure, &built) {
-        (Some(failure), _) => failure.build.steps.iter().map(|step| step.name.clone()).collect(),
-        (None, Some((_, record))) => record.steps.iter().map(|step| step.name.clone()).collect(),
-        (None, None) => Vec::new(),
-    };
-    let vertex = choose(&steps, &names, failure.as_ref(), step.as_deref())?;
-    let kept = failure.as_ref().and_then(|failure| {
-        let failed = failure
-            .build
-            .failures
-            .iter()
-            .find(|failed| failed.name == vertex.name)?;
-        Some((failure, failed))
-    });
-    let moment = match (args.before, args.after, &kept) {
-        (true, ..) => Moment::Before,
-        (false, true, None) => Moment::After,
-        (false, _, Some((failure, failed))) if failure.state(failed).is_some() => Moment::Failed,
-        (false, true, Some(_)) => bail!(
-            "what `{}` left was not kept; build it again with --keep-failed, or use --before",
-            vertex.name
-        ),
-        (false, false, Some(_)) => Moment::Before,
-        (false, false, None) => Moment::After,
-    };
-    let state = match (moment, kept.and_then(|(failure, failed)| failure.state(failed))) {
+    let steps = Steps::of(inputs.definitions()?)?;
+    let vertex = choose(&steps, &tried, step.as_deref())?;
+    let (moment, kept) = moment(args, &tried, &vertex)?;
+    let state = match (moment, kept) {
         (Moment::Failed, Some(state)) => state,
         (Moment::Before, Some(state)) => FailedState {
             mounts: Vec::new(),
@@ -132,9 +92,26 @@ pub(crate) fn run(global: &Global, args: &ShellArgs) -> anyhow::Result<ExitCode>
     enter(&session, &sources, &vertex, &state, moment, &args.command)
 }
 
+/// Which state is meant, and what is kept of the step if it failed.
+fn moment(args: &ShellArgs, tried: &Tried, vertex: &Vertex) -> anyhow::Result<(Moment, Option<FailedState>)> {
+    let failed = tried.failures().find(|(_, failed)| failed.name == vertex.name);
+    let kept = failed.and_then(|(failure, failed)| failure.state(failed));
+    let moment = match (args.before, failed.is_some(), &kept) {
+        (true, ..) => Moment::Before,
+        (false, true, Some(_)) => Moment::Failed,
+        (false, true, None) if args.after => bail!(
+            "what `{}` left was not kept; build it again with --keep-failed, or use --before",
+            vertex.name
+        ),
+        (false, true, None) => Moment::Before,
+        (false, false, _) => Moment::After,
+    };
+    Ok((moment, kept))
+}
+
 /// Opens a shell in a step of a build that just failed.
 pub(crate) fn after_failure(session: &Session, sources: &Sources, failure: &Remembered) -> anyhow::Result<()> {
-    let steps = steps_of(&failure.build.inputs)?;
+    let steps = Steps::of(failure.build.inputs.definitions()?)?;
     let kept = failure
         .build
         .failures
@@ -149,47 +126,22 @@ pub(crate) fn after_failure(session: &Session, sources: &Sources, failure: &Reme
     enter(session, sources, vertex, &state, Moment::Failed, &[]).map(drop)
 }
 
-fn steps_of(inputs: &BuildInputs) -> anyhow::Result<Steps> {
-    if inputs.is_empty() {
-        bail!("nothing is kept of how it was built; build it again");
-    }
-    Steps::of(inputs.definitions()?)
-}
-
-/// The secrets and agents on the command line, read by the same code as those of a build.
+/// The secrets and agents on the command line.
 fn given(args: &ShellArgs) -> anyhow::Result<Sources> {
-    let build = BuildArgs {
-        context: ".".to_owned(),
-        file: Some("-".to_owned()),
-        secret: args.secret.clone(),
-        ssh: args.ssh.clone(),
-        common: CommonBuildArgs::default(),
-        ..BuildArgs::default()
-    };
-    let input = StandardInput {
-        context: None,
-        dockerfile: Some("FROM scratch\n".to_owned()),
-    };
-    let mut planned = Planned::default();
-    planned.add_build(&build, &input, String::new())?;
-    Ok(Sources {
-        secrets: planned.sources.secrets,
-        ssh: planned.sources.ssh,
-        ..Sources::default()
-    })
+    let options = bake_options(&CommonBuildArgs::default())?;
+    let (secrets, agents) =
+        read_session(&args.secret, &args.ssh, &options, &LocalHost).map_err(|error| Usage(error.to_string()))?;
+    let mut sources = Sources::default();
+    sources.add_secrets(&secrets, &options.environment)?;
+    sources.add_ssh(&agents)?;
+    Ok(sources)
 }
 
 /// The step that is meant.
-fn choose(
-    steps: &Steps,
-    names: &[String],
-    failure: Option<&Remembered>,
-    wanted: Option<&str>,
-) -> anyhow::Result<Arc<Vertex>> {
+fn choose(steps: &Steps, tried: &Tried, wanted: Option<&str>) -> anyhow::Result<Arc<Vertex>> {
     let Some(wanted) = wanted else {
-        let failed = failure.and_then(|failure| failure.build.failures.first());
-        let vertex = match failed {
-            Some(failed) => steps.execs().find(|vertex| vertex.name == failed.name),
+        let vertex = match tried.failures().next() {
+            Some((_, failed)) => steps.execs().find(|vertex| vertex.name == failed.name),
             None => steps.execs().next_back(),
         };
         return vertex
@@ -199,9 +151,9 @@ fn choose(
     let by_number = wanted
         .parse::<usize>()
         .ok()
-        .and_then(|number| names.get(number.checked_sub(1)?));
+        .and_then(|number| tried.steps().get(number.checked_sub(1)?));
     let mut found = steps.execs().filter(|vertex| match by_number {
-        Some(name) => vertex.name == *name,
+        Some(step) => vertex.name == step.name,
         None => vertex.name.contains(wanted),
     });
     match (found.next(), found.next()) {

@@ -21,7 +21,7 @@ mod source;
 pub use config::{EmulationChoice, ExecConfig, KeepFailed, SandboxConfig, SecretSource, SshSource, StepResources};
 pub use executor::LocalExecutor;
 pub use run::{FailedState, LeftMount, ShellProcess, UserNetwork, UserNetworkTool};
-pub use source::{Pins, SourceError};
+pub use source::{Pins, SourceError, pin_name};
 
 /// Runs disk or hashing work off the async workers; a panic there is a panic here.
 pub(crate) async fn blocking<T, F>(work: F) -> T

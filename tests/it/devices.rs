@@ -1,6 +1,7 @@
 //! Devices by the Container Device Interface.
 
 use crate::env::{Said, TestEnv};
+use crate::failing::shell;
 use crate::users::User;
 
 const SPEC: &str = "cdiVersion: \"0.6.0\"
@@ -76,6 +77,9 @@ fn a_granted_device_is_in_the_step() {
     assert!(said.stderr.contains(" whole one\n"), "{}", said.stderr);
     let flag = ["--allow", "device", "--device", "example.com/thing=one"];
     used(build(&env, &format!("RUN {USES}"), &flag));
+    // A shell in that step has it, too, without being told where it is described.
+    let said = shell(&env, &["ctx"], &format!("{USES}\n")).ok();
+    assert_eq!(said.stdout, "whole one /bin:/extra\nfrom the host\nread-only\n4\n");
     // Nothing of it is in the image.
     let output = format!("type=tar,dest={}", env.at("out.tar"));
     build(&env, &run, &["--allow", "device", "-o", &output]).ok();

@@ -28,6 +28,7 @@ mod road;
 mod rootless;
 mod roots;
 mod scheduling;
+mod shell;
 mod shell_terminal;
 mod sources;
 mod ssh;

@@ -295,7 +295,8 @@ pub enum DeviceKind {
 /// A limit that this machine cannot set (no such controller, no permission) is skipped and named in
 /// [`ExitReport::unmet_limits`](super::ExitReport::unmet_limits): a build must not fail because a limit cannot be
 /// kept, and must not hide that either.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Bytes of memory.
     pub memory: Option<u64>,

@@ -49,7 +49,7 @@ fn git_request(shared: &Shared, op: &pb::SourceOp) -> Result<GitRequest, StepErr
 }
 
 /// How pins call a git source: without the folder that is taken from it.
-fn git_name(op: &pb::SourceOp) -> String {
+pub(super) fn pin_name(op: &pb::SourceOp) -> String {
     match op.identifier.split_once('#') {
         Some((remote, fragment)) => {
             let reference = fragment.split(':').next().unwrap_or_default();
@@ -65,7 +65,7 @@ fn git_name(op: &pb::SourceOp) -> String {
 
 /// What a git source denotes now.
 pub(super) async fn pin(shared: &Arc<Shared>, op: &pb::SourceOp) -> Result<SourcePin, StepError> {
-    let (request, name) = (git_request(shared, op)?, git_name(op));
+    let (request, name) = (git_request(shared, op)?, pin_name(op));
     let shared = Arc::clone(shared);
     blocking(move || {
         let id = commit_of(&shared, &request, &name).map_err(source_error)?;
@@ -107,7 +107,7 @@ fn commit_of(shared: &Shared, request: &GitRequest, name: &str) -> Result<String
 
 /// Brings the pinned commit into the store.
 pub(super) async fn fetch(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<Snapshot, StepError> {
-    let (request, name) = (git_request(shared, op)?, git_name(op));
+    let (request, name) = (git_request(shared, op)?, pin_name(op));
     let (shared, cancel) = (Arc::clone(shared), step.cancel.clone());
     let pinned = step.pin.as_ref().map(|pin| pin.text.clone());
     blocking(move || {

@@ -196,6 +196,25 @@ pub(crate) async fn fetch(shared: &Arc<Shared>, step: &Step) -> Result<Option<Sn
     }
 }
 
+/// What pins call a source; `None` for one that is what it is: a folder of this machine, or what names its content.
+pub fn pin_name(op: &pb::SourceOp) -> Option<String> {
+    let (scheme, rest) = op.identifier.split_once("://")?;
+    match scheme {
+        "docker-image" => {
+            let reference: Reference = rest.parse().ok()?;
+            let is_mutable = reference.digest().is_none();
+            is_mutable.then(|| image_name(reference))
+        }
+        "http" | "https" => (!op.attrs.contains_key("http.checksum")).then(|| op.identifier.clone()),
+        "git" => Some(git_source::pin_name(op)),
+        _ => None,
+    }
+}
+
+fn image_name(reference: Reference) -> String {
+    format!("docker-image://{}", reference.with_default_tag())
+}
+
 fn source_op(step: &Step) -> Result<&pb::SourceOp, StepError> {
     match &step.vertex.op {
         pb::op::Op::Source(op) => Ok(op),
@@ -287,7 +306,7 @@ async fn resolve_reference(
         let found = images.resolve(&reference, platform, freshness).await;
         return found.map_err(|err| source_error(err.into()));
     }
-    let name = format!("docker-image://{}", reference.clone().with_default_tag());
+    let name = image_name(reference.clone());
     let reference = match pins.held(&name).map_err(source_error)? {
         Some(pin) => {
             let digest =

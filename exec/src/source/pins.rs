@@ -10,17 +10,36 @@ use super::SourceError;
 /// need no pin.
 #[derive(Debug, Default)]
 pub struct Pins {
-    /// `None`: sources are what they are today.
-    held: Option<BTreeMap<String, String>>,
+    held: BTreeMap<String, String>,
+    others: Others,
     seen: Mutex<BTreeMap<String, String>>,
+}
+
+/// What becomes of sources without a pin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Others {
+    /// They are what they are today.
+    #[default]
+    Free,
+    /// They are errors.
+    Refused,
 }
 
 impl Pins {
     /// Holds every mutable source to one of these; a source without a pin is an error.
     pub fn locked(pins: BTreeMap<String, String>) -> Self {
         Self {
-            held: Some(pins),
+            held: pins,
+            others: Others::Refused,
             seen: Mutex::default(),
+        }
+    }
+
+    /// Holds sources to these, and leaves others free.
+    pub fn preferring(pins: BTreeMap<String, String>) -> Self {
+        Self {
+            others: Others::Free,
+            ..Self::locked(pins)
         }
     }
 
@@ -29,11 +48,17 @@ impl Pins {
     /// # Errors
     /// [`SourceError::NotLocked`] when all sources are held, and this one has no pin.
     pub fn held(&self, source: &str) -> Result<Option<String>, SourceError> {
-        let Some(held) = &self.held else { return Ok(None) };
-        let pin = held
-            .get(source)
-            .ok_or_else(|| SourceError::NotLocked(source.to_owned()))?;
-        Ok(Some(pin.clone()))
+        match (self.held.get(source), self.others) {
+            (Some(pin), _) => Ok(Some(pin.clone())),
+            (None, Others::Free) => Ok(None),
+            (None, Others::Refused) => Err(SourceError::NotLocked(source.to_owned())),
+        }
+    }
+
+    /// What a source is held to, or turned out to be.
+    pub fn known(&self, source: &str) -> Option<String> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.held.get(source).or_else(|| seen.get(source)).cloned()
     }
 
     /// Remembers what a source turned out to be.
@@ -65,5 +90,11 @@ mod tests {
             .expect_err("unknown")
             .to_string();
         assert!(message.contains("https://example.invalid/y"), "{message}");
+        let preferring = Pins::preferring(free.seen());
+        assert_eq!(
+            preferring.known("https://example.invalid/x").as_deref(),
+            Some("sha256:1")
+        );
+        assert_eq!(preferring.held("https://example.invalid/y").expect("free"), None);
     }
 }

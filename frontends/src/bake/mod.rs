@@ -70,7 +70,7 @@ pub use self::model::{Group, Target};
 pub use self::options::{BakeOptions, Call};
 pub use self::plan::{
     Annotation, AnnotationKind, Build, Context, DockerfileSource, SecretSource, SecretValue, SshForward, SshSource,
-    Ulimit,
+    Ulimit, read_session,
 };
 pub use self::program::Variable;
 pub use self::remote::{Fetcher, NoFetcher, Remote, RemoteInput, RemoteTree};

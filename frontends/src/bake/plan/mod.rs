@@ -12,7 +12,7 @@ use cbs_image::platform::Platform;
 
 pub use self::annotations::{Annotation, AnnotationKind};
 pub use self::limits::Ulimit;
-pub use self::session::{SecretSource, SecretValue, SshForward, SshSource};
+pub use self::session::{SecretSource, SecretValue, SshForward, SshSource, read_session};
 
 use super::entries::{Attestation, CacheEntry, Output, Policy};
 use super::error::BakeError;

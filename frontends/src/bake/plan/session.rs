@@ -1,7 +1,9 @@
 //! Secrets and SSH agents: where their content is, and that it is there.
 
 use super::super::entries::{Secret, Ssh};
-use super::super::host::FileKind;
+use super::super::error::BakeError;
+use super::super::host::{FileKind, Host};
+use super::super::options::BakeOptions;
 use super::super::paths::resolve;
 use super::super::pem::check_private_key;
 use super::super::remote::{RemoteInput, credential_variable, git_host, is_git_over_ssh};
@@ -43,6 +45,42 @@ pub enum SshSource {
     Agent(String),
     /// Private keys without passwords, by absolute path.
     Keys(Vec<String>),
+}
+
+/// Reads secrets and agents as the command line gives them, by the rules for those of a target.
+///
+/// # Errors
+/// [`BakeError::Flag`] for the first one that is malformed, or whose content is not there.
+pub fn read_session(
+    secrets: &[String],
+    agents: &[String],
+    options: &BakeOptions,
+    host: &dyn Host,
+) -> Result<(Vec<SecretSource>, Vec<SshForward>), BakeError> {
+    let around = Surroundings {
+        options,
+        host,
+        remote: None,
+    };
+    let secret = |text: &String| {
+        let parsed = Secret::parse(text).map_err(|error| error.to_string());
+        let read = parsed.and_then(|secret| around.secret(&secret));
+        read.map_err(|reason| BakeError::Flag {
+            flag: "--secret",
+            value: text.clone(),
+            reason,
+        })
+    };
+    let forwards = around.forwards(agents.iter().map(|text| Ssh::parse(text)).collect());
+    let fail = |reason| BakeError::Flag {
+        flag: "--ssh",
+        value: agents.join(" "),
+        reason,
+    };
+    Ok((
+        secrets.iter().map(secret).collect::<Result<_, _>>()?,
+        forwards.map_err(fail)?,
+    ))
 }
 
 const MAX_SECRET: u64 = 500 << 10;
@@ -130,6 +168,10 @@ impl Surroundings<'_> {
                 paths: Vec::new(),
             });
         }
+        self.forwards(entries)
+    }
+
+    fn forwards(&self, entries: Vec<Ssh>) -> Result<Vec<SshForward>, String> {
         let mut forwards: Vec<SshForward> = Vec::with_capacity(entries.len());
         for entry in entries {
             let id = if entry.id.is_empty() {
