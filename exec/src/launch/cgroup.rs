@@ -3,6 +3,8 @@
 //! A group exists only for a container that has limits: entering a version 1 group costs milliseconds, and nothing
 //! else here needs one. Groups lie below the caller's own, so the caller's limits hold as well.
 
+mod abandoned;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::report::UnmetLimit;
 use super::spec::Resources;
+use abandoned::Owner;
 
 /// What version 2 is told to hand down.
 const CONTROLLERS: [&str; 4] = ["+cpu", "+cpuset", "+memory", "+pids"];
@@ -34,8 +37,8 @@ pub(super) enum CgroupBase {
 /// Makes groups.
 pub(super) struct Cgroups {
     base: CgroupBase,
-    /// The first part of every group's name; says which process it belongs to.
-    owner: String,
+    /// Said by every group's name.
+    owner: Owner,
     next: AtomicU64,
     prepared: OnceLock<()>,
 }
@@ -70,11 +73,9 @@ struct Setting {
 impl Cgroups {
     /// Groups below `base`.
     pub(super) fn new(base: CgroupBase) -> Self {
-        let pid = std::process::id();
-        let owner = format!("cbs-{pid}-{}-", start_time(pid).unwrap_or(0));
         Self {
             base,
-            owner,
+            owner: Owner::this_process(),
             next: AtomicU64::new(0),
             prepared: OnceLock::new(),
         }
@@ -88,7 +89,8 @@ impl Cgroups {
             return None;
         }
         self.prepared.get_or_init(|| self.prepare());
-        let name = format!("{}{}", self.owner, self.next.fetch_add(1, Ordering::Relaxed));
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = self.owner.name(number);
         let made = below(resources.parent.as_deref()).and_then(|parent| match &self.base {
             CgroupBase::None => Err(io::Error::other("no cgroup may be made here")),
             CgroupBase::Unified(base) => make_unified(&base.join(&parent).join(name), &unified_settings(resources)),
@@ -137,27 +139,6 @@ impl Cgroups {
                 }
             }
         }
-    }
-}
-
-impl CgroupBase {
-    /// Removes the groups of processes that are no more; false when some would not go, since what is in them is only
-    /// just dying.
-    pub(super) fn sweep(&self) -> bool {
-        let directories = match self {
-            Self::None => Vec::new(),
-            Self::Unified(base) => vec![base.as_path()],
-            Self::Legacy(bases) => bases.iter().map(|(_, base)| base.as_path()).collect(),
-        };
-        let mut all_gone = true;
-        for base in directories {
-            for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-                if entry.file_name().to_str().is_some_and(is_abandoned) {
-                    all_gone &= fs::remove_dir(entry.path()).is_ok();
-                }
-            }
-        }
-        all_gone
     }
 }
 
@@ -455,22 +436,6 @@ fn oom_kills(text: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
-/// Whether a group's name says that it belongs to a process that is no more.
-fn is_abandoned(name: &str) -> bool {
-    let mut parts = name.strip_prefix("cbs-").unwrap_or("").split('-');
-    match (parts.next().map(str::parse), parts.next().map(str::parse)) {
-        (Some(Ok(pid)), Some(Ok(start))) => start_time(pid) != Some(start),
-        _ => false,
-    }
-}
-
-/// When a process was started, in ticks since boot; with its id it names the process for good.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; field 22 is the 20th behind it.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,23 +463,6 @@ mod tests {
         ];
         assert_eq!(got, want.map(|(file, value)| (file, value.to_owned())));
         assert_eq!((weight_of_shares(2), weight_of_shares(262_144)), (1, 10_000));
-    }
-
-    #[test]
-    fn names_tell_abandoned_groups() {
-        let own = std::process::id();
-        let start = start_time(own).expect("own start time");
-        let cases = [
-            (format!("cbs-{own}-{start}-0"), false),
-            (format!("cbs-{own}-{}-0", start + 1), true),
-            ("cbs-99999999999-1-0".to_owned(), false),
-            ("cbs-4194303-1-0".to_owned(), true),
-            ("cbs-x-1".to_owned(), false),
-            ("docker-1-1".to_owned(), false),
-        ];
-        for (name, want) in cases {
-            assert_eq!(is_abandoned(&name), want, "{name}");
-        }
     }
 
     #[test]

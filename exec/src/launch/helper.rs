@@ -1,7 +1,8 @@
 //! Programs of this machine that serve containers while a build runs: the one behind a network, an ssh agent.
 //!
 //! ```text
-//! start ─► thread ─ (makes a network namespace) ─ clone ─► program      guard: kills it should this process die
+//! start ─► thread ─ (makes a network namespace) ─ clone ─► program      guard, and the kernel should the guard be gone:
+//!             │                                                          kill it should this process die
 //!             │  asks `is_ready` until it says so                      stop: kills it and waits for its end
 //!             └► Ready | Failed(what the program said) ─► Helper::wait
 //! ```
@@ -190,6 +191,8 @@ fn serve(mut spec: HelperSpec, guard: &Arc<Guard>, stop: &CancelHandle, shared: 
         steps.push(stream(number, StreamSource::Descriptor(says.as_raw_fd())));
     }
     steps.push(Step::CloseInherited);
+    // The guard shares this process's memory, so what kills this one for its size kills it as well.
+    steps.push(Step::DieWithParent);
     let process = ProcessSpec {
         args: std::mem::take(&mut spec.args),
         env: std::mem::take(&mut spec.env),
