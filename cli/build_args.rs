@@ -106,7 +106,7 @@ pub(crate) struct CommonBuildArgs {
     /// Hold every mutable source to what `cbs.lock` says (see `cbs lock`)
     #[arg(long)]
     pub(crate) locked: bool,
-    /// Never touch the network: sources must be in the store
+    /// Never touch the network: sources must be in the store, steps have loopback only, and none runs in the host's network
     #[arg(long)]
     pub(crate) offline: bool,
     /// Go on with what does not depend on a failed step

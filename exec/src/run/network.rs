@@ -4,11 +4,15 @@
 //! One namespace serves all steps of a build, as starting the helper costs as much as several steps: it begins when the
 //! first step is prepared, beside that preparation. A step that may do anything gets one of its own, so that what it does
 //! to interfaces and routes meets no other step. Addresses are the same on every machine.
+//!
+//! Of a build that is offline no step has more than loopback, and none that asks for this machine's network runs. Keys do not
+//! tell: what a step made with a network it also is offline.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cbs_image::source::Network as Outside;
 use cbs_solver::{FailureKind, StepError, pb};
 
 use crate::executor::Shared;
@@ -160,6 +164,7 @@ enum Kind {
 /// Chooses a step's network and begins to make it.
 pub(super) fn begin(shared: &Shared, op: &pb::ExecOp, meta: &pb::Meta) -> Result<StepNetwork, StepError> {
     let plain = |kind| StepNetwork { kind, helper: None };
+    let is_offline = shared.config.network == Outside::Offline;
     let tool = match (op.network(), &shared.config.sandbox.user_network) {
         (pb::NetMode::None, _) => return Ok(plain(Kind::None)),
         (pb::NetMode::Host, _) if !shared.config.sandbox.allow_host_network => {
@@ -168,6 +173,14 @@ pub(super) fn begin(shared: &Shared, op: &pb::ExecOp, meta: &pb::Meta) -> Result
                 "network.host is not allowed; grant it with --allow network.host",
             ));
         }
+        (pb::NetMode::Host, _) if is_offline => {
+            return Err(StepError::new(
+                FailureKind::Denied,
+                "the step runs in the network of this machine, which --offline rules out; build without --offline",
+            ));
+        }
+        // Not even a helper is started: it would be the build that talks to the network.
+        (pb::NetMode::Unset, _) if is_offline => return Ok(plain(Kind::None)),
         (pb::NetMode::Host, _) | (pb::NetMode::Unset, None) => return Ok(plain(Kind::Host)),
         (pb::NetMode::Unset, Some(tool)) => tool,
     };
