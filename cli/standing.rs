@@ -16,7 +16,7 @@ pub(crate) fn take(cli: &mut Cli) {
         }
         return;
     }
-    if !changes_store(&cli.command) {
+    if !meets_scratch(&cli.command) {
         return;
     }
     if cli.global.store.is_none() && cli.global.settings.store.is_none() {
@@ -48,14 +48,9 @@ fn builds(command: &Command) -> bool {
 }
 
 /// Whether a command runs steps or may meet what they left in the store, which can belong to any of the user's ids.
-fn changes_store(command: &Command) -> bool {
+fn meets_scratch(command: &Command) -> bool {
     !matches!(
         command,
-        Command::Log(_)
-            | Command::Du(_)
-            | Command::Mount(_)
-            | Command::Config(_)
-            | Command::Completion { .. }
-            | Command::Man { .. }
+        Command::Log(_) | Command::Mount(_) | Command::Config(_) | Command::Completion { .. } | Command::Man { .. }
     )
 }

@@ -9,7 +9,7 @@ say 'Debian packages'
 missing=
 for package in busybox-static docker-registry skopeo umoci runc crun zstd xz-utils bzip2 openssh-client openssh-server \
     git python3 libcap2-bin attr passwd uidmap qemu-user-static passt slirp4netns gcc libc6-dev procps util-linux mount \
-    e2fsprogs mmdebstrap tmux; do
+    e2fsprogs mmdebstrap tmux fuse3; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 if [ -n "$missing" ]; then

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use cbs_fuse::{BrowseConfig, BrowseMount, BrowseRoots};
+use cbs_fuse::{BrowseConfig, BrowseMount, BrowseRoots, FuseError};
 use cbs_store::{Access, Store, StoreError, TreeDigest};
 use rustix::io::Errno;
 
@@ -54,16 +54,13 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
         threads: cbs_fuse::default_threads(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mount = BrowseMount::mount(config);
-    let mount = if rustix::process::geteuid().is_root() {
-        mount?
-    } else {
-        mount.context(
-            "a user cannot mount what everybody sees: run `cbs mount` as root, or look at trees with `cbs store ls` and \
-             `cbs store cat`",
-        )?
+    let mount = match BrowseMount::mount(config) {
+        Err(err @ FuseError::Helper { .. }) => {
+            return Err(err)
+                .context("nothing is mounted; `cbs store ls` and `cbs store cat` show trees without a mount");
+        }
+        mount => Arc::new(mount?),
     };
-    let mount = Arc::new(mount);
     let guarded = start_guard(mount.mountpoint());
     tell!("mounted at {dir}; Ctrl-C unmounts");
     let waiting = Arc::clone(&mount);
@@ -84,9 +81,8 @@ pub(crate) fn run(global: &Global, args: &MountArgs) -> anyhow::Result<ExitCode>
         }
         anyhow::Ok(())
     })?;
-    if rustix::mount::unmount(mount.mountpoint(), rustix::mount::UnmountFlags::DETACH).is_err() {
-        // Somebody unmounted it already; that is what was wanted.
-    }
+    // Somebody may have unmounted it already; that is what was wanted.
+    cbs_fuse::detach(mount.mountpoint()).unwrap_or_default();
     if let Ok(mut child) = guarded {
         drop(child.stdin.take());
         // It has nothing more to do, and nothing to say.
@@ -111,7 +107,7 @@ fn start_guard(at: &Path) -> std::io::Result<Child> {
 fn guard(at: &Path) -> anyhow::Result<ExitCode> {
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).context("cannot wait")?;
     if matches!(rustix::fs::statfs(at), Err(Errno::NOTCONN | Errno::CONNABORTED)) {
-        rustix::mount::unmount(at, rustix::mount::UnmountFlags::DETACH).context("cannot take a dead mount off")?;
+        cbs_fuse::detach(at).context("cannot take a dead mount off")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use cbs_store::{ContentStore, Directory, Entry, KnownIds, Metadata, Node, StoreE
 use crate::mount::Trust;
 use crate::nodes::NodeTable;
 use crate::run::start;
-use crate::session::{Passthrough, Session, SessionConfig};
+use crate::session::{Mounting, Passthrough, Session, SessionConfig};
 use crate::shared::Shared;
 use crate::store_link::StoreSide;
 use crate::tree_fs::{Parts, Purpose};
@@ -40,8 +40,8 @@ pub struct BrowseConfig {
     pub store: Arc<dyn ContentStore>,
     /// The folder of its large blob files.
     pub blobs: PathBuf,
-    /// An existing directory to mount on. The mount is seen by everyone who shares the caller's mount namespace. What a
-    /// killed process left mounted there is taken off first.
+    /// An existing directory to mount on. The mount is seen by everyone who shares the caller's mount namespace, and used
+    /// by everyone if root mounts it, else by the user alone. What a killed process left mounted there is taken off first.
     pub mountpoint: PathBuf,
     /// What its root lists.
     pub roots: Box<dyn BrowseRoots>,
@@ -51,7 +51,7 @@ pub struct BrowseConfig {
 
 /// One mount with every tree of a store below its digest, and names as links to them. Dropping it unmounts.
 ///
-/// Everybody may look; set-user-id programs and device nodes in it do not work.
+/// Who is not root mounts with `fusermount3`. Set-user-id programs and device nodes in it do not work.
 ///
 /// Where the kernel allows it (Linux 6.9, root of the machine), large files are read by the kernel straight from the
 /// blob files.
@@ -88,6 +88,7 @@ impl BrowseMount {
             passthrough: Passthrough::Try,
             trust: Trust::None,
             owners: KnownIds::all(),
+            by: Mounting::AsUsersMay,
         };
         Ok(Self {
             session: start(session_config, side, parts)?,

@@ -24,6 +24,14 @@ pub enum FuseError {
         /// Why.
         source: io::Error,
     },
+    /// The program that mounts for users did not, or could not take a mount off.
+    #[error("a user cannot mount on `{}`: {why}", path.display())]
+    Helper {
+        /// Where.
+        path: PathBuf,
+        /// What it said, or why there is none.
+        why: String,
+    },
     /// The mount namespace could not be left.
     #[error("cannot {action}")]
     Namespace {

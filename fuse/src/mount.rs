@@ -12,7 +12,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
 };
 
-use crate::FuseError;
+use crate::{FuseError, fusermount};
 
 /// Longest text `fsconfig` takes.
 const STRING_LIMIT: usize = 255;
@@ -67,8 +67,14 @@ pub fn attach(mount: &OwnedFd, at: &Path) -> Result<(), FuseError> {
 }
 
 /// Takes a mount off a directory; it lives on for those who still use it.
-pub(crate) fn detach(at: &Path) -> Result<(), Errno> {
-    unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+///
+/// # Errors
+/// [`FuseError::Mount`] when the kernel refuses it, [`FuseError::Helper`] when `fusermount3` does, which users need.
+pub fn detach(at: &Path) -> Result<(), FuseError> {
+    match unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Err(Errno::PERM) if !rustix::process::geteuid().is_root() => fusermount::unmount(at),
+        result => result.map_err(FuseError::mount("unmount", at)),
+    }
 }
 
 /// Takes off what a killed process left on a directory: a FUSE mount nobody serves any more.

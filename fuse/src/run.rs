@@ -11,7 +11,7 @@ use crate::images::{ImageConfig, ImageMount, Images};
 use crate::mount::Trust;
 use crate::nodes::NodeTable;
 use crate::root_key::RootKey;
-use crate::session::{Notices, Passthrough, Session, SessionConfig};
+use crate::session::{Mounting, Notices, Passthrough, Session, SessionConfig};
 use crate::shared::Shared;
 use crate::store_link::{StoreLink, StoreSide};
 use crate::tree_fs::{Parts, Purpose, TreeFs};
@@ -122,6 +122,7 @@ impl RunMount {
             passthrough: Passthrough::Off,
             trust: Trust::Full,
             owners: config.owners,
+            by: Mounting::Itself,
         };
         let shared = Arc::new(Shared::default());
         let nodes = Arc::new(NodeTable::default());

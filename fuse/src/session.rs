@@ -25,7 +25,7 @@ use crate::backing::BackingTable;
 use crate::mount::Trust;
 use crate::server::{Attributes, Fit, Found, Keep, Kind, Listing, ListingSink, NodeId, Opened, Server};
 use crate::sync::Once;
-use crate::{FuseError, mount, sys};
+use crate::{FuseError, fusermount, mount, sys};
 
 /// For ever, as far as the kernel is concerned.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -58,6 +58,16 @@ pub(crate) struct SessionConfig {
     pub(crate) trust: Trust,
     /// The owners files can have here; others are shown as root's.
     pub(crate) owners: KnownIds,
+    pub(crate) by: Mounting,
+}
+
+/// Who asks the kernel for a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mounting {
+    /// This process, which must be root of its namespaces.
+    Itself,
+    /// This process, or the program that does it for users.
+    AsUsersMay,
 }
 
 /// Names at the root of the mount that the kernel shall forget.
@@ -167,8 +177,11 @@ fn prepare<S: Server>(
     build: impl FnOnce() -> Result<S, FuseError>,
 ) -> Result<fuser::Session<Adapter<S>>, FuseError> {
     sys::private_descriptor_table().map_err(FuseError::session("take a descriptor table"))?;
-    let device = open_device()?;
-    let mounted = mount::fuse(&device, config.trust).map_err(FuseError::mount("mount fuse on", &config.mountpoint))?;
+    let (device, mounted) = match mount_itself(config) {
+        Ok((device, mounted)) => (device, Some(mounted)),
+        Err(err) if config.by == Mounting::Itself || rustix::process::geteuid().is_root() => return Err(err),
+        Err(_) => (fusermount::mount(&config.mountpoint)?, None),
+    };
     let adapter = Adapter {
         server: build()?,
         try_passthrough: config.passthrough == Passthrough::Try,
@@ -182,8 +195,16 @@ fn prepare<S: Server>(
     options.clone_fd = true;
     let session = fuser::Session::from_fd(adapter, OwnedFd::from(device), SessionACL::All, options)
         .map_err(FuseError::session("agree on the protocol"))?;
-    mount::attach(&mounted, &config.mountpoint)?;
+    if let Some(mounted) = mounted {
+        mount::attach(&mounted, &config.mountpoint)?;
+    }
     Ok(session)
+}
+
+fn mount_itself(config: &SessionConfig) -> Result<(File, OwnedFd), FuseError> {
+    let device = open_device()?;
+    let mounted = mount::fuse(&device, config.trust).map_err(FuseError::mount("mount fuse on", &config.mountpoint))?;
+    Ok((device, mounted))
 }
 
 fn open_device() -> Result<File, FuseError> {

@@ -26,6 +26,7 @@ mod power;
 mod repositories;
 mod road;
 mod rootless;
+mod rootless_commands;
 mod roots;
 mod scheduling;
 mod shell;

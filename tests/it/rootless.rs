@@ -236,12 +236,3 @@ fn the_doctor_tells_what_a_user_has() {
     assert!(said.stdout.contains("without a user namespace"), "{}", said.stdout);
     assert_ne!(said.code, 0);
 }
-
-#[test]
-fn a_user_cannot_mount_for_everybody() {
-    let env = world("FROM REGISTRY/cbs-test/busybox:1\nRUN id\n");
-    let user = User::with_ranges(&env);
-    build_as(&user).ok();
-    user.cbs(&["mount", &user.at("mnt")])
-        .fails_with(&["as root", "cbs store ls"]);
-}

@@ -136,6 +136,16 @@ impl<'a> User<'a> {
         self.command(args).output().expect("cbs starts").into()
     }
 
+    /// A script in his home, among the mounts that a process of his sees.
+    pub(crate) fn inside(&self, process: u32, script: &str) -> Said {
+        let (uid, gid) = (self.uid.to_string(), self.gid.to_string());
+        let script = format!("cd {} && {script}", self.home.display());
+        let mut command = self.env.command("nsenter");
+        command.args(["--mount", "--target", &process.to_string(), "setpriv", "--reuid", &uid]);
+        command.args(["--regid", &gid, "--clear-groups", "sh", "-c", &script]);
+        command.output().expect("nsenter must be installed").into()
+    }
+
     /// As [`TestEnv::nothing_left`], for his own store.
     #[track_caller]
     pub(crate) fn nothing_left(&self) {
