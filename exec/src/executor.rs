@@ -195,7 +195,7 @@ impl Shared {
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {
-        self.http.get_or_init(reqwest::Client::new)
+        self.http.get_or_init(crate::source::http::client)
     }
 
     /// In which name space overlays keep their attributes.

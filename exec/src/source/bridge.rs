@@ -31,19 +31,25 @@ pub(crate) fn chunk_channel() -> (ChunkSender, ChunkReader) {
     )
 }
 
-/// Moves a stream into the channel; an error is the reader's error. Ends early when the reader is gone.
-pub(crate) async fn pump<E>(stream: impl Stream<Item = Result<Bytes, E>>, sender: ChunkSender)
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
+/// Moves a stream into the channel. Ends early when the reader is gone.
+///
+/// # Errors
+/// That of the stream; the reader has an error, too, but does not know why.
+pub(crate) async fn pump<E>(stream: impl Stream<Item = Result<Bytes, E>>, sender: ChunkSender) -> Result<(), E> {
     let mut stream = std::pin::pin!(stream);
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(io::Error::other);
-        let failed = chunk.is_err();
-        if sender.send(chunk).await.is_err() || failed {
-            return;
+        let (chunk, failure) = match chunk {
+            Ok(chunk) => (Ok(chunk), None),
+            Err(err) => (Err(io::ErrorKind::UnexpectedEof.into()), Some(err)),
+        };
+        let is_gone = sender.send(chunk).await.is_err();
+        match failure {
+            Some(err) => return Err(err),
+            None if is_gone => return Ok(()),
+            None => {}
         }
     }
+    Ok(())
 }
 
 impl Read for ChunkReader {

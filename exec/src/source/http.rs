@@ -1,6 +1,7 @@
 //! `http://` and `https://` sources: one file, revalidated when it was seen before.
 
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 
 use cbs_image::source::Network;
@@ -13,12 +14,18 @@ use sha2::Digest as _;
 
 use super::SourceError;
 use super::bridge::{chunk_channel, pump};
+use super::checksum::Checksum;
+use super::http_headers::{parse_http_date, suggested_name};
 use crate::blocking;
 
 /// Where the store keeps what is known about an address.
 const FACTS: &str = "http.v1";
-/// Where the store keeps which blob has a sha256.
+/// Where the store keeps which blob has a checksum: hexadecimal digits for sha256, else with the algorithm.
 const SUM_FACTS: &str = "http.sum.v1";
+/// How long a server may take to answer the telephone.
+const CONNECTING: Duration = Duration::from_secs(30);
+/// How long it may say nothing.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// What an `http` source op asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +33,8 @@ pub(crate) struct HttpRequest {
     /// The address.
     pub(crate) url: String,
     /// What its bytes must hash to.
-    pub(crate) checksum: Option<Sha256Digest>,
-    /// The name of the file; derived from the address when absent.
+    pub(crate) checksum: Option<Checksum>,
+    /// The name of the file; when absent the server's, else derived from the address.
     pub(crate) filename: Option<String>,
     /// Permission bits.
     pub(crate) mode: u32,
@@ -47,6 +54,19 @@ pub(crate) struct Download {
     sha256: String,
     etag: Option<String>,
     last_modified: Option<String>,
+    /// The name that the server gives it.
+    #[serde(default)]
+    name: Option<String>,
+}
+
+/// A client that does not wait for ever, neither for a connection nor for the next bytes.
+pub(crate) fn client() -> reqwest::Client {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("cbs/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECTING)
+        .read_timeout(SILENCE);
+    // Only a broken machine has no client; the first request says what is wrong with it.
+    builder.build().unwrap_or_default()
 }
 
 impl Download {
@@ -57,9 +77,10 @@ impl Download {
 }
 
 impl HttpRequest {
-    /// The name of the file in the snapshot: as asked, else the address's last element, else `download`.
-    pub(crate) fn file_name(&self) -> String {
-        if let Some(name) = self.filename.as_deref().filter(|name| !name.is_empty()) {
+    /// The name of the file in the snapshot: as asked, else the one `given` by the server, else the address's last
+    /// element, else `download`.
+    pub(crate) fn file_name(&self, given: Option<&str>) -> String {
+        if let Some(name) = self.filename.as_deref().filter(|name| !name.is_empty()).or(given) {
             return name.to_owned();
         }
         let path = self.url.split(['?', '#']).next().unwrap_or_default();
@@ -70,12 +91,25 @@ impl HttpRequest {
         }
     }
 
+    /// What is known of the address is kept under this: other headers may mean another answer.
+    fn fact(&self) -> String {
+        if self.headers.is_empty() {
+            return self.url.clone();
+        }
+        let mut hasher = KeyHasher::new("cbs.source.http.headers.v1");
+        for (name, value) in &self.headers {
+            hasher.field(name.as_bytes()).field(value.as_bytes());
+        }
+        let hex: String = hasher.finish().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{} {hex}", self.url)
+    }
+
     /// The key of what was downloaded: content, name, mode and owner, as BuildKit's http source.
     pub(crate) fn key(&self, download: &Download) -> [u8; 32] {
         let mut hasher = KeyHasher::new("cbs.source.http.v1");
         hasher
             .field(download.sha256.as_bytes())
-            .field(self.file_name().as_bytes());
+            .field(self.file_name(download.name.as_deref()).as_bytes());
         hasher
             .number(self.mode.into())
             .number(self.uid.into())
@@ -98,7 +132,7 @@ impl HttpRequest {
             mtime,
             ..Metadata::new(self.mode & 0o7777)
         };
-        let name = self.file_name().into_bytes();
+        let name = self.file_name(download.name.as_deref()).into_bytes();
         cbs_store::check_name(&name).map_err(StoreError::from)?;
         let node = Node::File {
             blob,
@@ -134,15 +168,15 @@ pub(crate) async fn fetch(
     network: Network,
     progress: impl Fn(u64, Option<u64>) + Send + Sync + 'static,
 ) -> Result<Download, SourceError> {
-    if let Some(sum) = request.checksum
-        && let Some(known) = known(store, SUM_FACTS, &sum.to_string()).await?
+    if let Some(sum) = &request.checksum
+        && let Some(known) = known(store, SUM_FACTS, &sum_fact(sum)).await?
     {
         return Ok(known);
     }
-    let before = known(store, FACTS, &request.url).await?;
+    let before = known(store, FACTS, &request.fact()).await?;
     if network == Network::Offline {
         let before = before.ok_or_else(|| SourceError::Offline(request.url.clone()))?;
-        return check(request, before);
+        return check(store, request, before).await;
     }
     let mut attempt = 0;
     let response = loop {
@@ -163,7 +197,7 @@ pub(crate) async fn fetch(
     if response.status() == reqwest::StatusCode::NOT_MODIFIED
         && let Some(before) = before
     {
-        return check(request, before);
+        return check(store, request, before).await;
     }
     if !response.status().is_success() {
         return Err(SourceError::HttpStatus {
@@ -179,6 +213,7 @@ pub(crate) async fn fetch(
             .map(str::to_owned)
     };
     let (etag, last_modified) = (header(reqwest::header::ETAG), header(reqwest::header::LAST_MODIFIED));
+    let name = header(reqwest::header::CONTENT_DISPOSITION).and_then(|value| suggested_name(&value));
     let total = response.content_length();
     let (sender, reader) = chunk_channel();
     let pumping = pump(response.bytes_stream(), sender);
@@ -196,7 +231,12 @@ pub(crate) async fn fetch(
             Ok::<_, StoreError>((blob, size, Sha256Digest::from_bytes(tee.hash.finalize().into())))
         })
     };
-    let ((), written) = tokio::join!(pumping, writing);
+    let (received, written) = tokio::join!(pumping, writing);
+    // The store only knows that there was no more to read.
+    received.map_err(|source| SourceError::Http {
+        url: request.url.clone(),
+        source,
+    })?;
     let (blob, size, sha256) = written?;
     let download = Download {
         blob: blob.to_string(),
@@ -204,13 +244,17 @@ pub(crate) async fn fetch(
         sha256: sha256.to_string(),
         etag,
         last_modified,
+        name,
     };
-    let download = check(request, download)?;
-    let (store, url) = (store.clone(), request.url.clone());
+    let download = check(store, request, download).await?;
+    let (store, fact, sum) = (store.clone(), request.fact(), request.checksum.as_ref().map(sum_fact));
     blocking(move || {
         let encoded = serde_json::to_vec(&download).expect("strings and numbers encode");
-        store.put_fact(FACTS, &url, &encoded)?;
+        store.put_fact(FACTS, &fact, &encoded)?;
         store.put_fact(SUM_FACTS, &download.sha256, &encoded)?;
+        if let Some(sum) = sum.filter(|sum| *sum != download.sha256) {
+            store.put_fact(SUM_FACTS, &sum, &encoded)?;
+        }
         Ok(download)
     })
     .await
@@ -246,15 +290,36 @@ fn is_refused(err: &reqwest::Error) -> bool {
     false
 }
 
-fn check(request: &HttpRequest, download: Download) -> Result<Download, SourceError> {
-    match request.checksum {
-        Some(expected) if expected.to_string() != download.sha256 => Err(SourceError::Checksum {
-            what: request.url.clone(),
-            expected: expected.oci(),
-            actual: format!("sha256:{}", download.sha256),
-        }),
-        _ => Ok(download),
+fn sum_fact(sum: &Checksum) -> String {
+    match sum {
+        Checksum::Sha256(digest) => digest.to_string(),
+        other => other.to_string(),
     }
+}
+
+/// Whether it is what was asked for.
+async fn check(store: &Store, request: &HttpRequest, download: Download) -> Result<Download, SourceError> {
+    let Some(expected) = request.checksum.clone() else {
+        return Ok(download);
+    };
+    let (store, url) = (store.clone(), request.url.clone());
+    blocking(move || {
+        let damaged = || SourceError::Facts { what: url.clone() };
+        let digest: BlobDigest = download.blob.parse().map_err(|_| damaged())?;
+        let blob = store.blob(&digest)?.ok_or_else(damaged)?;
+        let actual = expected
+            .of(&download.sha256, &blob)
+            .map_err(SourceError::io("read the download", Path::new(&download.blob)))?;
+        match actual == expected.to_string() {
+            true => Ok(download),
+            false => Err(SourceError::Checksum {
+                what: url,
+                expected: expected.to_string(),
+                actual,
+            }),
+        }
+    })
+    .await
 }
 
 /// What a fact says, when the blob it speaks of is still here.
@@ -294,52 +359,9 @@ impl<R: Read, P: Fn(u64, Option<u64>)> Read for Sha256Reader<R, P> {
     }
 }
 
-/// Seconds since 1970 of an IMF-fixdate (RFC 9110 §5.6.7), the form every server of today sends.
-pub(crate) fn parse_http_date(text: &str) -> Option<i64> {
-    let mut words = text.split_once(", ")?.1.split(' ');
-    let day: i64 = words.next()?.parse().ok()?;
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month_name = words.next()?;
-    let month = MONTHS.iter().position(|name| *name == month_name)? as i64 + 1;
-    let year: i64 = words.next()?.parse().ok()?;
-    let mut clock = words.next()?.split(':').map(|part| part.parse::<i64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
-    if !(1..=31).contains(&day) || !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second)
-    {
-        return None;
-    }
-    Some(days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second)
-}
-
-/// Days since 1970-01-01 of a Gregorian date.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn http_dates() {
-        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        for bad in [
-            "",
-            "Sun, 99 Nov 1994 08:49:37 GMT",
-            "yesterday",
-            "Sun, 06 Foo 1994 08:49:37 GMT",
-        ] {
-            assert_eq!(parse_http_date(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn names_come_from_the_address() {
@@ -353,7 +375,7 @@ mod tests {
                 gid: 0,
                 headers: Vec::new(),
             };
-            request.file_name()
+            request.file_name(None)
         };
         assert_eq!(name("http://example.com/a/b.tar?x=/c"), "b.tar");
         assert_eq!(name("http://example.com/"), "download");

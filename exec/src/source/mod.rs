@@ -2,9 +2,11 @@
 //! when a step needs them.
 
 pub(crate) mod bridge;
+mod checksum;
 pub(crate) mod git;
 mod git_source;
 pub(crate) mod http;
+mod http_headers;
 mod local;
 mod pins;
 
@@ -345,13 +347,16 @@ async fn pin_local(shared: &Arc<Shared>, step: &Step, name: &str) -> Result<Sour
 }
 
 async fn pin_http(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Result<SourcePin, StepError> {
-    let mut request = http_request(shared, op).map_err(source_error)?;
+    let mut request = http_request(shared, op)?;
     let is_mutable = request.checksum.is_none();
     if is_mutable && let Some(pin) = shared.config.pins.held(&request.url).map_err(source_error)? {
         let malformed = |_| source_error(SourceError::NotLocked(request.url.clone()));
-        request.checksum = Some(Sha256Digest::parse_oci(&pin).map_err(malformed)?);
+        request.checksum = Some(pin.parse().map_err(malformed)?);
     }
-    let (progress, id) = (step.progress.clone(), format!("downloading {}", request.file_name()));
+    let (progress, id) = (
+        step.progress.clone(),
+        format!("downloading {}", request.file_name(None)),
+    );
     let report = {
         let (progress, id) = (progress.clone(), id.clone());
         move |current, total: Option<u64>| progress.update(&id, current, total.unwrap_or(0))
@@ -376,7 +381,7 @@ async fn pin_http(shared: &Arc<Shared>, step: &Step, op: &pb::SourceOp) -> Resul
     .await
 }
 
-fn http_request(shared: &Shared, op: &pb::SourceOp) -> Result<HttpRequest, SourceError> {
+fn http_request(shared: &Shared, op: &pb::SourceOp) -> Result<HttpRequest, StepError> {
     let attrs = &op.attrs;
     let number = |name: &str, radix: u32| -> Result<Option<u32>, SourceError> {
         let Some(text) = attrs.get(name) else { return Ok(None) };
@@ -386,19 +391,22 @@ fn http_request(shared: &Shared, op: &pb::SourceOp) -> Result<HttpRequest, Sourc
             value: text.clone(),
         })
     };
-    let checksum = match attrs.get("http.checksum") {
-        None => None,
-        Some(text) => Some(Sha256Digest::parse_oci(text).map_err(|_| SourceError::Attribute {
-            name: "http.checksum".to_owned(),
-            value: text.clone(),
-        })?),
-    };
+    let number = |name: &str, radix| number(name, radix).map_err(source_error);
+    let checksum = attrs.get("http.checksum").map(|text| {
+        text.parse().map_err(|_| {
+            source_error(SourceError::Attribute {
+                name: "http.checksum".to_owned(),
+                value: text.clone(),
+            })
+        })
+    });
+    let checksum = checksum.transpose()?;
     let mut headers: Vec<(String, String)> = attrs
         .iter()
         .filter_map(|(name, value)| Some((name.strip_prefix("http.header.")?.to_owned(), value.clone())))
         .collect();
     if let Some(id) = attrs.get("http.authheadersecret")
-        && let Ok(Some(value)) = shared.secret(id, true)
+        && let Some(value) = shared.secret(id, false)?
     {
         headers.push((
             "authorization".to_owned(),

@@ -380,7 +380,11 @@ fn check_checksum(cmd: &Transferring<'_>, expanded: &Expanded) -> Result<(), Com
         return complain("checksum requires HTTP(S) or Git sources".to_owned());
     }
     if !is_git && !is_digest(&expanded.checksum) {
-        return complain(format!("invalid checksum digest format: {}", expanded.checksum));
+        return complain(format!(
+            "invalid checksum digest format: {}; there are sha256, sha384 or sha512, each with a colon and its \
+             hexadecimal digits",
+            expanded.checksum
+        ));
     }
     Ok(())
 }
