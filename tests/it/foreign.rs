@@ -218,6 +218,29 @@ fn steps_of_a_foreign_platform_run_whatever_they_start() {
 }
 
 #[test]
+fn steps_cannot_change_the_emulator_that_runs_them() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let env = world();
+    fs::create_dir(env.path("qemu")).expect("mkdir");
+    let emulator = env.path("qemu/qemu-aarch64-static");
+    fs::copy("/usr/bin/qemu-aarch64-static", &emulator).expect("qemu-user-static");
+    env.write("c.toml", &format!("[build]\nemulation = \"{}\"\n", env.at("qemu")));
+    // It is the file of their processes, and root there is root here as far as files go.
+    env.write(
+        "ctx/Dockerfile",
+        "FROM REGISTRY/foreign/base:1\nRUN test $(uname -m) = aarch64 && test -e /proc/1/exe\n\
+         RUN ! /bin/busybox chmod 4777 /proc/1/exe\nRUN ! /bin/busybox chown 1:1 /proc/1/exe\n\
+         RUN ! (echo x >> /proc/1/exe)\n",
+    );
+    let config = env.at("c.toml");
+    env.cbs(&["--config", &config, "build", "--platform", "linux/arm64", "ctx"])
+        .ok();
+    let mode = fs::metadata(&emulator).expect("stat").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    env.nothing_left();
+}
+
+#[test]
 fn a_cross_stage_runs_here_and_the_last_stage_there() {
     let env = world();
     env.write(

@@ -40,6 +40,7 @@ mod steps;
 mod store_commands;
 mod terminal;
 mod together;
+mod tracing;
 mod users;
 mod web;
 mod why;

@@ -206,6 +206,8 @@ fn serve(mut spec: HelperSpec, guard: &Arc<Guard>, stop: &CancelHandle, shared: 
         steps,
         report: fails.as_raw_fd(),
         parent: parent.as_raw_fd(),
+        // It runs on this machine, where what it executes is trusted.
+        doorman: None,
         slots: Box::default(),
     };
     let options = CloneOptions {
@@ -270,7 +272,7 @@ fn start_failure(child: &Child, failed: &OwnedFd) -> Option<String> {
     let mut bytes = [0; Failure::SIZE];
     let length = rustix::io::read(failed, &mut bytes).ok()?;
     let failure = bytes.get(..length).and_then(Failure::decode)?;
-    let step = child.program().steps.get(failure.step as usize)?;
+    let step = child.program().step_of(failure)?;
     Some(step.failure(failure.errno, failure.detail).to_string())
 }
 

@@ -16,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::cancel::CancelHandle;
 use super::caps::{self, CapabilitySets};
 use super::cgroup::{Cgroup, Cgroups};
+use super::doorman;
 use super::error::{LaunchError, SpecError};
 use super::plan::Plan;
 use super::prepare::{self, Prepared};
@@ -34,6 +35,8 @@ pub struct Launcher {
     filter: Vec<BpfInstruction>,
     /// Started with the first container.
     guard: Mutex<Option<Arc<Guard>>>,
+    /// Made with the first container; all have the same.
+    doorman: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Launcher {
@@ -46,6 +49,7 @@ impl Launcher {
             cgroups,
             filter: seccomp::docker_default(),
             guard: Mutex::new(None),
+            doorman: Mutex::new(None),
         }
     }
 
@@ -129,10 +133,12 @@ impl Launcher {
             filter: (spec.security == Security::Sandbox).then_some(&self.filter),
         };
         let script = script::write(spec, &inputs)?;
+        let doorman = self.doorman()?;
         let program = Program {
             steps: script.steps,
             report: pipes.failure.1.as_raw_fd(),
             parent: pipes.parent.as_raw_fd(),
+            doorman: Some(doorman.as_raw_fd()),
             slots: (0..script.slots).map(|_| AtomicI32::new(-1)).collect(),
         };
         let options = CloneOptions {
@@ -175,6 +181,16 @@ impl Launcher {
         Ok(started)
     }
 
+    fn doorman(&self) -> Result<Arc<OwnedFd>, LaunchError> {
+        let mut doorman = self.doorman.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(doorman) = &*doorman {
+            return Ok(Arc::clone(doorman));
+        }
+        let made = Arc::new(doorman::make().map_err(|source| own_error("make the doorman of the", source))?);
+        *doorman = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
     fn capabilities(&self, spec: &ContainerSpec) -> CapabilitySets {
         // A new user namespace gives all of them, for what it owns.
         let available = if spec.user_namespace.is_some() {
@@ -206,7 +222,7 @@ impl Running {
         let Some(failure) = bytes.get(..length).and_then(Failure::decode) else {
             return Ok(());
         };
-        match self.child.program().steps.get(failure.step as usize) {
+        match self.child.program().step_of(failure) {
             Some(step) => Err(step.failure(failure.errno, failure.detail)),
             None => Err(own_error("start", io::Error::from_raw_os_error(failure.errno))),
         }

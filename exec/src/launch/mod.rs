@@ -15,6 +15,7 @@
 mod cancel;
 mod caps;
 mod cgroup;
+mod doorman;
 mod error;
 mod helper;
 mod launcher;

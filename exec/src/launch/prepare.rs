@@ -194,7 +194,7 @@ fn set_attributes(mount: &OwnedFd, set: u64, recursion: Recursion, path: &Path) 
 }
 
 /// A new, detached tmpfs.
-fn memory_fs(size: Option<u64>, mode: u32, attributes: u64) -> io::Result<OwnedFd> {
+pub(super) fn memory_fs(size: Option<u64>, mode: u32, attributes: u64) -> io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&fs, "source", "tmpfs")?;
     rustix::mount::fsconfig_set_string(&fs, "mode", format!("{mode:o}"))?;
@@ -310,7 +310,7 @@ fn private_fs(entries: &[PrivateEntry<'_>]) -> Result<OwnedFd, LaunchError> {
     fill().map_err(|source| setup("make files for", Path::new("container"), source))
 }
 
-fn make_file(root: BorrowedFd<'_>, name: &Path, source: &FileSource) -> io::Result<()> {
+pub(super) fn make_file(root: BorrowedFd<'_>, name: &Path, source: &FileSource) -> io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(root, name, flags, Mode::from_raw_mode(0o600))?;
     let mut rest: &[u8] = &source.bytes;

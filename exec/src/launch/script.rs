@@ -12,7 +12,7 @@ use super::prepare::{PreparedMount, Source};
 use super::probe::GroupChange;
 use super::report::CreatedFor;
 use super::spec::{Access, ContainerSpec, Network, ProcessSpec, RlimitResource, Stdio};
-use super::step::{CStringArray, ExecPlan, Lookup, MountRef, NewFs, Slot, Step, StreamSource};
+use super::step::{ExecPlan, Lookup, MountRef, NewFs, Slot, Step, StreamSource};
 use super::sys::BpfInstruction;
 
 /// BuildKit's mask for new files.
@@ -141,7 +141,7 @@ impl Script {
             };
             attach.push(Step::Attach { mount, target });
         }
-        let emulation = self.emulation(spec);
+        let emulation = self.emulation(spec)?;
         self.steps.push(Step::EnterRoot(inputs.root));
         // Kernels before 6.15 copy only from attached mounts, so the private files get a place for a moment.
         self.steps.push(Step::Attach {
@@ -174,9 +174,9 @@ impl Script {
     }
 
     /// Registers emulators of foreign binaries, for this user namespace alone; returns the step that keeps them.
-    fn emulation(&mut self, spec: &ContainerSpec) -> Option<Step> {
+    fn emulation(&mut self, spec: &ContainerSpec) -> Result<Option<Step>, SpecError> {
         if spec.emulators.is_empty() {
-            return None;
+            return Ok(None);
         }
         let slot = self.slot();
         let fs = NewFs {
@@ -187,15 +187,18 @@ impl Script {
         self.steps.push(Step::NewFs { slot, fs });
         // Before the root changes: the kernel opens the interpreter now, by its path on the host.
         for emulator in &spec.emulators {
+            // Its processes have it as their `/proc/PID/exe`, and root in there is root here as far as files go.
+            self.steps
+                .push(Step::CoverReadOnly(c_string("path", emulator.interpreter.as_os_str())?));
             let (file, bytes) = (c"register".to_owned(), emulator.registration.clone());
             self.steps.push(Step::WriteInto { slot, file, bytes });
         }
         // The registrations live as long as their file system is mounted.
         let target = c"/proc/sys/fs/binfmt_misc".to_owned();
-        Some(Step::Attach {
+        Ok(Some(Step::Attach {
             mount: MountRef::Slot(slot),
             target,
-        })
+        }))
     }
 
     /// What the process finds around it.
@@ -280,29 +283,17 @@ fn streams(stdio: &Stdio, output: Option<[RawFd; 2]>) -> Vec<(RawFd, StreamSourc
 pub(super) fn exec_plan(process: &ProcessSpec) -> Result<ExecPlan, SpecError> {
     let program = process.args.first().ok_or(SpecError::NoCommand)?;
     let name = c_string("argument", program)?;
-    let (lookup, candidates) = if program.as_bytes().contains(&b'/') {
+    let (lookup, paths) = if program.as_bytes().contains(&b'/') {
         (Lookup::AsGiven, vec![name.clone()])
     } else {
         (Lookup::InPath, candidates(program, &process.env)?)
     };
-    let strings = |what, texts: &[std::ffi::OsString]| {
-        texts
-            .iter()
-            .map(|text| c_string(what, text))
-            .collect::<Result<Vec<_>, _>>()
-            .map(CStringArray::new)
+    let strings = |what, texts: &[std::ffi::OsString]| -> Result<Vec<CString>, SpecError> {
+        texts.iter().map(|text| c_string(what, text)).collect()
     };
-    let (args, env) = (
-        strings("argument", &process.args)?,
-        strings("environment variable", &process.env)?,
-    );
-    Ok(ExecPlan {
-        program: name,
-        lookup,
-        candidates,
-        args,
-        env,
-    })
+    let args = strings("argument", &process.args)?;
+    let env = strings("environment variable", &process.env)?;
+    Ok(ExecPlan::new(name, lookup, paths, args, env))
 }
 
 /// The program in every directory of the environment's `PATH`; relative directories are passed over, as Go does.

@@ -247,6 +247,8 @@ pub struct Emulator {
     /// The line for the kernel's `binfmt_misc/register`. Its interpreter is a path on the host, so the flags must
     /// hold `F`, which opens it at once.
     pub registration: Vec<u8>,
+    /// That interpreter.
+    pub interpreter: PathBuf,
 }
 
 /// A range of ids inside a user namespace and the ids they stand for outside.

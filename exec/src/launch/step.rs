@@ -41,6 +41,8 @@ pub(super) enum Step {
         /// What it is.
         fs: NewFs,
     },
+    /// Let a file of the host be opened by its path for reading only, whatever becomes of what opened it.
+    CoverReadOnly(CString),
     /// Write into a file of a detached mount.
     WriteInto {
         /// The mount.
@@ -176,12 +178,56 @@ pub(super) struct ExecPlan {
     pub(super) program: CString,
     /// Whether the name has a slash, so that `PATH` is not asked.
     pub(super) lookup: Lookup,
-    /// The paths to try, in order.
-    pub(super) candidates: Vec<CString>,
-    /// Arguments.
-    pub(super) args: CStringArray,
+    /// Where to look, in order.
+    pub(super) candidates: Vec<Candidate>,
+    _args: Vec<CString>,
     /// Environment.
     pub(super) env: CStringArray,
+}
+
+/// A place where the program may be.
+pub(super) struct Candidate {
+    /// Its path.
+    pub(super) path: CString,
+    /// The path, which the doorman is told, then the arguments, then null.
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Candidate {
+    /// The arguments as `execve` takes them; valid as long as the plan.
+    pub(super) fn args(&self) -> *const *const libc::c_char {
+        self.pointers[1..].as_ptr()
+    }
+
+    /// The path and the arguments.
+    pub(super) fn args_with_path(&self) -> *const *const libc::c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+impl ExecPlan {
+    /// A program that may be at one of these paths.
+    pub(super) fn new(
+        program: CString,
+        lookup: Lookup,
+        paths: Vec<CString>,
+        args: Vec<CString>,
+        env: Vec<CString>,
+    ) -> Self {
+        // The pointers lead to the strings' own heap memory, which does not move with them.
+        let candidate = |path: CString| {
+            let strings = std::iter::once(&path).chain(&args).map(|text| text.as_ptr());
+            let pointers = strings.chain([std::ptr::null()]).collect();
+            Candidate { path, pointers }
+        };
+        Self {
+            candidates: paths.into_iter().map(candidate).collect(),
+            program,
+            lookup,
+            _args: args,
+            env: CStringArray::new(env),
+        }
+    }
 }
 
 /// How the program's file is found.
@@ -260,6 +306,7 @@ impl Step {
             Self::LoopbackUp => ("bring up the interface", "lo".into()),
             Self::MakePrivate => ("cut from the host the mounts of the", here()),
             Self::NewFs { fs, .. } => ("make a file system of type", path(&fs.name)),
+            Self::CoverReadOnly(file) => ("make read-only", path(file)),
             Self::WriteInto { file, .. } => ("write to", path(file)),
             Self::EnterRoot(_) => ("change the root directory to", "/".into()),
             Self::Attach { target, .. } => ("mount at", path(target)),

@@ -265,7 +265,10 @@ fn root_a_user_namespace_of_its_own_works() {
     let echo = world.fresh("emulator").join("echo");
     fs::copy(world.lower().join("bin/busybox"), &echo).expect("copy");
     let registration = format!(":cbs-test:M::cbs magic::{}:F", echo.display()).into_bytes();
-    spec.emulators = vec![Emulator { registration }];
+    spec.emulators = vec![Emulator {
+        registration,
+        interpreter: echo,
+    }];
     let magic = upper(&spec).join("usr/bin");
     fs::create_dir_all(&magic).expect("mkdir");
     fs::write(magic.join("magic"), "cbs magic").expect("write");

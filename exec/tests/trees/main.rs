@@ -111,7 +111,7 @@ impl World {
         let status = Command::new("sh")
             .args([
                 "-ec",
-                "for n in $(bin/busybox --list); do test -e bin/$n || ln -s busybox bin/$n; done",
+                "for n in $(busybox --list); do test -e bin/$n || ln -s busybox bin/$n; done",
             ])
             .current_dir(&root)
             .status();

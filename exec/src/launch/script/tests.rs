@@ -30,6 +30,7 @@ fn spec() -> ContainerSpec {
         user_namespace: Some(IdMappings::default()),
         emulators: vec![Emulator {
             registration: b":x:".to_vec(),
+            interpreter: "/qemu".into(),
         }],
         shm_size: None,
         devices: Vec::new(),
@@ -98,6 +99,7 @@ set oom_score_adj to 3
 cut from the host the mounts of the container
 make a file system of type proc
 make a file system of type binfmt_misc
+make read-only /qemu
 write to register
 change the root directory to /
 mount at /dev
@@ -136,7 +138,10 @@ fn programs_are_looked_for_in_absolute_directories_of_the_first_path() {
     let candidates = |spec: &ContainerSpec| {
         let script = write(spec, &inputs(&mounts)).expect("script");
         match script.steps.into_iter().last() {
-            Some(Step::Exec(plan)) => (plan.lookup, plan.candidates),
+            Some(Step::Exec(plan)) => {
+                let paths = plan.candidates.into_iter().map(|candidate| candidate.path);
+                (plan.lookup, paths.collect::<Vec<_>>())
+            }
             _ => panic!("the last step executes"),
         }
     };

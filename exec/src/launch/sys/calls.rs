@@ -406,6 +406,29 @@ pub(super) unsafe fn execve(path: &CStr, args: *const *const libc::c_char, env: 
     }
 }
 
+/// Replaces the program by an open file; comes back only with an error.
+///
+/// # Safety
+/// As for [`execve`].
+pub(super) unsafe fn execveat(file: RawFd, args: *const *const libc::c_char, env: *const *const libc::c_char) -> Errno {
+    match call!(libc::SYS_execveat, file, c"".as_ptr(), args, env, libc::AT_EMPTY_PATH) {
+        Err(errno) => errno,
+        Ok(_impossible) => libc::EINVAL,
+    }
+}
+
+/// Whether the process may execute a file, or search a directory.
+pub(super) fn may_execute(path: &CStr) -> Result<(), Errno> {
+    call!(libc::SYS_faccessat2, CWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS).map(drop)
+}
+
+/// Waits for so many nanoseconds, fewer than a second of them.
+pub(super) fn sleep(nanoseconds: i64) {
+    let time = [0_i64, nanoseconds];
+    // Woken early is slept enough.
+    let _woken = call!(libc::SYS_nanosleep, time.as_ptr(), 0);
+}
+
 /// The type and permission bits of a file, symlinks followed.
 pub(super) fn file_mode(path: &CStr) -> Result<u32, Errno> {
     const STATX_TYPE_AND_MODE: u32 = 3;

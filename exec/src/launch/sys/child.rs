@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::super::step::{ExecOutcome, ExecPlan, Lookup, MountRef, NewFs, Slot, Step, StreamSource};
+use super::super::step::{Candidate, ExecOutcome, ExecPlan, Lookup, MountRef, NewFs, Slot, Step, StreamSource};
 use super::calls::{self, CWD, MountAttributes};
 use super::raw::Errno;
 
@@ -16,8 +16,20 @@ pub(in crate::launch) struct Program {
     pub(in crate::launch) report: RawFd,
     /// A pidfd of the parent.
     pub(in crate::launch) parent: RawFd,
+    /// The doorman's file, if it is to stand between.
+    pub(in crate::launch) doorman: Option<RawFd>,
     /// Room for the mounts that the child makes; each [`Slot`] is an index of it.
     pub(in crate::launch) slots: Box<[AtomicI32]>,
+}
+
+impl Program {
+    /// The step that a failure is of.
+    pub(in crate::launch) fn step_of(&self, failure: Failure) -> Option<&Step> {
+        match failure.step {
+            Failure::OF_THE_DOORMAN => self.steps.last(),
+            index => self.steps.get(index as usize),
+        }
+    }
 }
 
 /// What the child reports: which step failed, and how.
@@ -32,6 +44,8 @@ pub(in crate::launch) struct Failure {
 }
 
 impl Failure {
+    /// The index that the doorman gives: it knows of the last step only.
+    pub(in crate::launch) const OF_THE_DOORMAN: u32 = u32::MAX;
     /// Length of the encoded form.
     pub(in crate::launch) const SIZE: usize = 12;
 
@@ -64,13 +78,20 @@ struct State<'a> {
     empty_is_attached: bool,
     report: RawFd,
     parent: RawFd,
+    doorman: Option<RawFd>,
 }
 
-/// Where the child keeps the two descriptors that outlive [`Step::CloseInherited`].
-const KEPT_REPORT: RawFd = 3;
+/// Where the child keeps the descriptors that outlive [`Step::CloseInherited`].
+pub(super) const KEPT_REPORT: RawFd = 3;
 const KEPT_PARENT: RawFd = 4;
+const KEPT_DOORMAN: RawFd = 5;
 /// The first descriptor nobody needs after that.
-const FIRST_UNKEPT: RawFd = 5;
+const FIRST_UNKEPT: RawFd = 6;
+
+/// How often the doorman is tried while a process that is just being born has its file open for writing, and how long
+/// that takes, in nanoseconds.
+const BUSY_TRIES: u32 = 2000;
+const BUSY_PAUSE: i64 = 1_000_000;
 
 /// Where the child starts.
 ///
@@ -84,6 +105,7 @@ pub(super) unsafe extern "C" fn child_main(program: usize) -> ! {
         empty_is_attached: false,
         report: program.report,
         parent: program.parent,
+        doorman: program.doorman,
     };
     for (index, step) in program.steps.iter().enumerate() {
         if let Err((errno, detail)) = state.run(step) {
@@ -103,7 +125,7 @@ pub(super) unsafe extern "C" fn child_main(program: usize) -> ! {
 impl State<'_> {
     fn run(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::Exec(plan) => Err(execute(plan)),
+            Step::Exec(plan) => Err(self.execute(plan)),
             _ => self.run_simple(step).map_err(|errno| (errno, 0)),
         }
     }
@@ -139,6 +161,7 @@ impl State<'_> {
                 calls::close(root);
             }
             Step::NewFs { slot, fs } => self.keep(*slot, new_fs(fs)?),
+            Step::CoverReadOnly(path) => cover_read_only(path)?,
             Step::WriteInto { slot, file, bytes } => write_file(self.slot(*slot), file, bytes)?,
             Step::EnterRoot(mount) => enter_root(*mount)?,
             Step::Attach { mount, target } => self.attach(*mount, target)?,
@@ -272,17 +295,81 @@ impl State<'_> {
         Ok(())
     }
 
-    /// Moves the two kept descriptors to known numbers and closes all others.
+    /// Moves the kept descriptors to known numbers and closes all others.
     fn close_inherited(&mut self) -> Result<(), Errno> {
         // Above the target numbers first, as each may stand where the other has to go.
         let report = calls::dup_above(self.report, FIRST_UNKEPT)?;
         let parent = calls::dup_above(self.parent, FIRST_UNKEPT)?;
-        calls::dup3(report, KEPT_REPORT, libc::O_CLOEXEC)?;
+        let doorman = match self.doorman {
+            Some(doorman) => Some(calls::dup_above(doorman, FIRST_UNKEPT)?),
+            None => None,
+        };
+        // The doorman reports as well, and closes it then.
+        let flags = if doorman.is_some() { 0 } else { libc::O_CLOEXEC };
+        calls::dup3(report, KEPT_REPORT, flags)?;
         self.report = KEPT_REPORT;
         calls::dup3(parent, KEPT_PARENT, libc::O_CLOEXEC)?;
         self.parent = KEPT_PARENT;
+        match doorman {
+            Some(doorman) => {
+                calls::dup3(doorman, KEPT_DOORMAN, libc::O_CLOEXEC)?;
+                self.doorman = Some(KEPT_DOORMAN);
+            }
+            None => calls::close(KEPT_DOORMAN),
+        }
         calls::close_from(FIRST_UNKEPT)
     }
+}
+
+impl State<'_> {
+    /// Takes the first candidate that may be executed, as shells do; comes back only when there is none, or it failed.
+    fn execute(&self, plan: &ExecPlan) -> StepError {
+        let mut refused = false;
+        for candidate in &plan.candidates {
+            let is_directory = match calls::may_execute(&candidate.path) {
+                Ok(()) => is_directory(&candidate.path),
+                Err(libc::ENOENT | libc::ENOTDIR) => continue,
+                Err(libc::EACCES) if is_directory(&candidate.path) => true,
+                Err(libc::EACCES) => {
+                    refused = true;
+                    continue;
+                }
+                Err(errno) => return (errno, ExecOutcome::Exists as u32),
+            };
+            // In PATH a directory of that name is passed over, as every shell does.
+            match (is_directory, plan.lookup) {
+                (true, Lookup::InPath) => {}
+                (true, Lookup::AsGiven) => return (libc::EACCES, ExecOutcome::Directory as u32),
+                (false, _) => return (self.become_program(candidate, plan), ExecOutcome::Exists as u32),
+            }
+        }
+        (
+            if refused { libc::EACCES } else { libc::ENOENT },
+            ExecOutcome::Missing as u32,
+        )
+    }
+
+    fn become_program(&self, candidate: &Candidate, plan: &ExecPlan) -> Errno {
+        let env = plan.env.as_ptr();
+        let Some(doorman) = self.doorman else {
+            // SAFETY: both arrays end with a null pointer and lead to strings owned by the plan.
+            return unsafe { calls::execve(&candidate.path, candidate.args(), env) };
+        };
+        let mut tries = BUSY_TRIES;
+        loop {
+            // SAFETY: as above.
+            let errno = unsafe { calls::execveat(doorman, candidate.args_with_path(), env) };
+            if errno != libc::ETXTBSY || tries == 0 {
+                return errno;
+            }
+            tries -= 1;
+            calls::sleep(BUSY_PAUSE);
+        }
+    }
+}
+
+fn is_directory(path: &CStr) -> bool {
+    calls::file_mode(path).is_ok_and(|mode| mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 /// Opens a path of the container that must have no symlinks: the parent has resolved them.
@@ -299,6 +386,20 @@ fn new_fs(fs: &NewFs) -> Result<RawFd, Errno> {
     let mount = calls::fsmount(context, fs.attributes)?;
     calls::close(context);
     Ok(mount)
+}
+
+fn cover_read_only(path: &CStr) -> Result<(), Errno> {
+    let at = calls::openat2(CWD, path, libc::O_PATH, 0)?;
+    let cover = calls::clone_mount(at, 0)?;
+    let read_only = MountAttributes {
+        set: libc::MOUNT_ATTR_RDONLY,
+        ..MountAttributes::default()
+    };
+    calls::mount_setattr(cover, 0, &read_only)?;
+    calls::move_mount(cover, at)?;
+    calls::close(at);
+    calls::close(cover);
+    Ok(())
 }
 
 fn write_file(dir: RawFd, file: &CStr, bytes: &[u8]) -> Result<(), Errno> {
@@ -351,34 +452,4 @@ fn limit_bounding(keep: u64) -> Result<(), Errno> {
         }
     }
     Ok(())
-}
-
-/// Tries the candidates; comes back only when none could be executed.
-fn execute(plan: &ExecPlan) -> StepError {
-    let mut refused = false;
-    for candidate in &plan.candidates {
-        // SAFETY: both arrays end with a null pointer and lead to strings owned by the plan.
-        let errno = unsafe { calls::execve(candidate, plan.args.as_ptr(), plan.env.as_ptr()) };
-        match errno {
-            libc::ENOENT | libc::ENOTDIR => match calls::file_mode(candidate) {
-                // The file is there, so what is missing is the interpreter it names.
-                Ok(mode) if mode & libc::S_IFMT == libc::S_IFREG => return (errno, ExecOutcome::Exists as u32),
-                _ => {}
-            },
-            libc::EACCES => match calls::file_mode(candidate) {
-                Ok(mode) if mode & libc::S_IFMT == libc::S_IFDIR => {
-                    // In PATH a directory of that name is passed over, as every shell does.
-                    if plan.lookup == Lookup::AsGiven {
-                        return (errno, ExecOutcome::Directory as u32);
-                    }
-                }
-                _ => refused = true,
-            },
-            _ => return (errno, ExecOutcome::Exists as u32),
-        }
-    }
-    (
-        if refused { libc::EACCES } else { libc::ENOENT },
-        ExecOutcome::Missing as u32,
-    )
 }

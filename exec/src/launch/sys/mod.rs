@@ -16,6 +16,7 @@ compile_error!("the launcher knows the system call conventions of x86_64 and aar
 mod calls;
 mod child;
 mod clone;
+mod doorman;
 mod guard;
 mod raw;
 mod stack;
@@ -25,4 +26,5 @@ pub(super) use calls::{
 };
 pub(super) use child::{Failure, Program};
 pub(super) use clone::{Child, CloneOptions, Ended, Memory};
+pub(super) use doorman::doorman_code;
 pub(super) use guard::Guard;

@@ -186,6 +186,7 @@ pub(super) fn emulation(
     Ok(Emulation {
         emulators: vec![Emulator {
             registration: registration(machine, &interpreter),
+            interpreter,
         }],
         user_namespace: Some(IdMappings {
             uids: owners.users().map(same).collect(),
