@@ -108,7 +108,17 @@ pub(crate) fn fetch(
 ) -> anyhow::Result<(Ctx, Resolver, LocalExecutor)> {
     let executor = LocalExecutor::new(sources.exec_config(session));
     let ctx = session.context(Arc::new(executor.clone()));
-    let resolver = Resolver {
+    let resolver = resolver(session, sources, &ctx);
+    let fetched = fetch_dockerfiles(targets, &ctx, &session.store);
+    let fetched = session.runtime.block_on(fetched);
+    session.check_interrupted()?;
+    fetched?;
+    Ok((ctx, resolver, executor))
+}
+
+/// What answers questions about images.
+pub(crate) fn resolver(session: &Session, sources: &Sources, ctx: &Ctx) -> Resolver {
+    Resolver {
         images: session.images.clone(),
         locals: sources.locals.clone(),
         layouts: sources.layouts.clone(),
@@ -116,12 +126,7 @@ pub(crate) fn fetch(
         pins: sources.pins.clone(),
         ctx: ctx.clone(),
         known: Mutex::default(),
-    };
-    let fetched = fetch_dockerfiles(targets, &ctx, &session.store);
-    let fetched = session.runtime.block_on(fetched);
-    session.check_interrupted()?;
-    fetched?;
-    Ok((ctx, resolver, executor))
+    }
 }
 
 /// Fetches and lowers targets.
@@ -134,7 +139,7 @@ pub(crate) fn prepare(
     let (ctx, resolver, executor) = fetch(session, &mut targets, &sources)?;
     let lowered = session.runtime.block_on(async {
         tokio::select! {
-            lowered = lower_all(&targets, &resolver, on_failure) => lowered,
+            lowered = lower_all(&targets, &resolver, &ctx.events, on_failure) => lowered,
             () = session.cancel.cancelled() => Err(failure::Interrupted { code: 130 }.into()),
         }
     });

@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 
 use crate::build::fetch;
 use crate::commands::print;
-use crate::failure::Interrupted;
-use crate::lenient::Lenient;
+use crate::failure::{Interrupted, Usage};
+use crate::lenient::{Lenient, Voice};
 use crate::lower::{LoweredTarget, input, lower_all, text_of, with_linked};
 use crate::planned::Planned;
 use crate::resolver::Resolver;
@@ -27,7 +27,7 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
     } = planned;
     let (_, resolver, _) = fetch(session, &mut targets, &sources)?;
     let lowered = linked(session, &targets, &resolver)?;
-    let resolver = Lenient::new(resolver);
+    let resolver = Lenient::new(resolver, Voice::Warns);
     let is_only = targets.iter().filter(|target| !target.only_linked).count() == 1;
     let (mut status, mut text, mut documents) = (0, String::new(), Map::new());
     for target in targets.iter().filter(|target| !target.only_linked) {
@@ -55,8 +55,16 @@ pub(crate) fn answer(session: &Session, planned: Planned) -> anyhow::Result<Exit
                 let found = targets_of(&input, options)?;
                 (found.to_string(), serde_json::to_value(&found)?)
             }
-            other => bail!("--call={other} is not known; there are build, check, outline and targets"),
+            other => bail!(Usage(format!(
+                "--call={other} is not known; there are build, check, outline and targets"
+            ))),
         };
+        if !matches!(call.format.as_str(), "" | "text" | "json") {
+            bail!(Usage(format!(
+                "--call: format `{}` is not known; there are text and json",
+                call.format
+            )));
+        }
         if call.ignore_status {
             status = 0;
         }
@@ -103,7 +111,7 @@ fn linked(
     let needed: Vec<BuildTarget> = needed.into_values().collect();
     session.runtime.block_on(async {
         tokio::select! {
-            lowered = lower_all(&needed, resolver, OnFailure::Stop) => lowered.map(|lowering| lowering.done),
+            lowered = lower_all(&needed, resolver, &resolver.events, OnFailure::Stop) => lowered.map(|lowering| lowering.done),
             () = session.cancel.cancelled() => Err(Interrupted { code: 130 }.into()),
         }
     })

@@ -38,49 +38,6 @@ pub(crate) struct Realised<'a> {
     pub(crate) label: &'a str,
 }
 
-/// Attributes of outputs that change nothing here: what they are about does not exist without a daemon, or is so anyway.
-const NO_EFFECT: [&str; 9] = [
-    "unpack",
-    "store",
-    "name-canonical",
-    "dangling-name-prefix",
-    "danging-name-empty-only",
-    "oci-artifact",
-    "attestation-inline",
-    "attestation-prefix",
-    "prefer-nondist-layers",
-];
-
-/// Attributes that are read somewhere below.
-const KNOWN: [&str; 12] = [
-    "name",
-    "push",
-    "push-by-digest",
-    "compression",
-    "compression-level",
-    "force-compression",
-    "oci-mediatypes",
-    "rewrite-timestamp",
-    "source-date-epoch",
-    "tar",
-    "platform-split",
-    "mode",
-];
-
-impl Output {
-    /// Refuses attributes that nobody reads: silence would look like success.
-    pub(crate) fn check_attributes(&self) -> anyhow::Result<()> {
-        for name in self.attrs.keys() {
-            let is_known =
-                NO_EFFECT.contains(&name.as_str()) || KNOWN.contains(&name.as_str()) || name.starts_with("annotation");
-            if !is_known {
-                bail!("output attribute `{name}` is not known; there are {}", KNOWN.join(", "));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Does what an output asks for. Answers the metadata of the image, when there is one.
 pub(crate) fn export(
     session: &Session,
@@ -88,7 +45,7 @@ pub(crate) fn export(
     output: &Output,
     wants_digest: bool,
 ) -> anyhow::Result<Map<String, Value>> {
-    output.check_attributes()?;
+    output.check(realised.record.names.len())?;
     let is_pushed = output.flag("push", false)?;
     let what = match output.kind {
         OutputKind::CacheOnly => return Ok(Map::new()),
@@ -288,15 +245,11 @@ fn rootfs(session: &Session, realised: Realised<'_>, output: &Output) -> anyhow:
 fn image_to_export(realised: Realised<'_>, output: &Output) -> anyhow::Result<ImageToExport> {
     let record = realised.record;
     let epoch = epoch(record, output)?;
-    let compression: Compression = match output.attrs.get("compression") {
-        Some(name) => name.parse()?,
-        None => Compression::Gzip,
-    };
-    let level = output.attrs.get("compression-level").map(|text| text.parse());
+    let compression = output.compression()?;
     let rewrites = output.flag("rewrite-timestamp", epoch.origin == EpochOrigin::Default)?;
     let layers = LayerOptions {
         compression,
-        level: level.transpose().context("output attribute compression-level")?,
+        level: output.compression_level()?,
         recompress: if output.flag("force-compression", false)? {
             Recompress::WhenDifferent
         } else {
@@ -350,31 +303,19 @@ fn image_to_export(realised: Realised<'_>, output: &Output) -> anyhow::Result<Im
 
 /// The time of the output, else that of the build.
 fn epoch(record: &Record, output: &Output) -> anyhow::Result<Epoch> {
-    match output.attrs.get("source-date-epoch").filter(|text| !text.is_empty()) {
-        Some(text) => {
-            let seconds = text.parse();
-            let seconds = seconds.with_context(|| format!("output attribute source-date-epoch={text}"))?;
-            Ok(Epoch::choose(Some(seconds), None, None))
-        }
-        None => Ok(record.epoch),
-    }
+    Ok(match output.epoch()? {
+        Some(seconds) => Epoch::choose(Some(seconds), None, None),
+        None => record.epoch,
+    })
 }
 
 /// The names of the output, else those of the target.
 fn names(record: &Record, output: &Output) -> anyhow::Result<Vec<Reference>> {
-    let own: Vec<&str> = match output.attrs.get("name") {
-        Some(names) => names
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .collect(),
-        None => Vec::new(),
-    };
-    let given = own.into_iter().chain(record.names.iter().map(String::as_str));
     let mut names: Vec<Reference> = Vec::new();
-    for name in given {
-        let name: Reference = name.parse()?;
-        let name = name.with_default_tag();
+    let own = record.names.iter().map(|name| name.parse::<Reference>());
+    let own: Vec<Reference> = own.collect::<Result<_, _>>()?;
+    let own = own.into_iter().map(|name| name.with_default_tag());
+    for name in output.names()?.into_iter().chain(own) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -382,8 +323,11 @@ fn names(record: &Record, output: &Output) -> anyhow::Result<Vec<Reference>> {
     Ok(names)
 }
 
+/// What annotations can be about.
+const KINDS: [&str; 4] = ["manifest", "manifest-descriptor", "index", "index-descriptor"];
+
 /// `annotation[-TYPE][[PLATFORM]].KEY=VALUE` attributes.
-fn output_annotations(output: &Output) -> anyhow::Result<Vec<AnnotationRecord>> {
+pub(crate) fn output_annotations(output: &Output) -> anyhow::Result<Vec<AnnotationRecord>> {
     let mut annotations = Vec::new();
     for (name, value) in &output.attrs {
         let Some(rest) = name.strip_prefix("annotation") else {
@@ -397,8 +341,15 @@ fn output_annotations(output: &Output) -> anyhow::Result<Vec<AnnotationRecord>> 
             None => (head, None),
         };
         let kind = kind.strip_prefix('-').unwrap_or(kind);
+        let kind = if kind.is_empty() { "manifest" } else { kind };
+        if !KINDS.contains(&kind) {
+            bail!(
+                "output attribute `{name}`: annotation type `{kind}` is not known; there are {}",
+                KINDS.join(", ")
+            );
+        }
         annotations.push(AnnotationRecord {
-            kind: if kind.is_empty() { "manifest" } else { kind }.to_owned(),
+            kind: kind.to_owned(),
             platform,
             key: key.to_owned(),
             value: value.clone(),

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use cbs_exec::SourceError;
+use cbs_frontends::bake::BakeError;
 use cbs_image::ImageError;
 use cbs_image::registry::RegistryError;
 use cbs_solver::llb::VertexDigest;
@@ -11,6 +12,7 @@ use cbs_solver::{FailureKind, Location, Request, SolveError, StepFailure};
 use cbs_store::StoreError;
 
 use crate::debug_args::DebugArgs;
+use crate::missing::Lack;
 
 /// The flags make no sense; exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,8 @@ pub(crate) struct Failed {
     help: Option<String>,
     /// What it is remembered under.
     pub(crate) root: Option<String>,
+    /// A source that could not be had, if that is why.
+    pub(crate) lack: Option<Lack>,
 }
 
 /// The exit code for an error.
@@ -44,7 +48,12 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
         return interrupted.code;
     }
-    if error.is::<Usage>() { 2 } else { 1 }
+    // What stands on the command line, as against what stands in a file.
+    let is_flag = matches!(
+        error.downcast_ref::<BakeError>(),
+        Some(BakeError::Flag { .. } | BakeError::Override { .. })
+    );
+    if is_flag || error.is::<Usage>() { 2 } else { 1 }
 }
 
 /// How much is said about a failure.
@@ -215,6 +224,7 @@ pub(crate) fn of_failures(
         reason,
         help,
         root,
+        lack: failures.iter().find_map(|failure| Lack::of(&failure.error)),
     }
     .into()
 }

@@ -6,6 +6,7 @@ use cbs_frontends::bake::BakeError;
 
 use crate::build_args::BuildArgs;
 use crate::failure::Usage;
+use crate::target::WrongAttribute;
 
 /// The complaint in words of the command line.
 pub(crate) fn as_flag(error: BakeError, args: &BuildArgs) -> anyhow::Error {
@@ -22,6 +23,15 @@ pub(crate) fn as_flag(error: BakeError, args: &BuildArgs) -> anyhow::Error {
     }
 }
 
+/// A complaint about what an attribute was read as. The main context is no flag, and stays what it is.
+pub(crate) fn of_target(error: anyhow::Error, args: &BuildArgs) -> anyhow::Error {
+    match error.downcast::<WrongAttribute>() {
+        Ok(wrong) if wrong.attribute == "context" => anyhow::anyhow!("context: {}", wrong.reason),
+        Ok(wrong) => Usage(told(wrong.attribute, &wrong.reason, args)).into(),
+        Err(other) => other,
+    }
+}
+
 /// `target "build", attribute secret: entry 0: …` is about the first `--secret`.
 fn of_definition(message: &str, args: &BuildArgs) -> String {
     let split = message
@@ -34,7 +44,7 @@ fn of_definition(message: &str, args: &BuildArgs) -> String {
 }
 
 fn told(attribute: &str, reason: &str, args: &BuildArgs) -> String {
-    let (flag, values) = flag(attribute, args);
+    let (flag, values) = flag(attribute, reason, args);
     let entry = reason.strip_prefix("entry ").and_then(|rest| rest.split_once(": "));
     let (number, reason) = match entry {
         Some((number, rest)) => (number.parse().unwrap_or(0), rest),
@@ -55,7 +65,7 @@ fn told(attribute: &str, reason: &str, args: &BuildArgs) -> String {
 }
 
 /// The flag that gives an attribute, and its values.
-fn flag<'a>(attribute: &'a str, args: &'a BuildArgs) -> (&'a str, &'a [String]) {
+fn flag<'a>(attribute: &'a str, reason: &str, args: &'a BuildArgs) -> (&'a str, &'a [String]) {
     let one = |value: &'a Option<String>| value.as_slice();
     match attribute {
         "secret" => ("--secret", &args.secret),
@@ -72,7 +82,8 @@ fn flag<'a>(attribute: &'a str, args: &'a BuildArgs) -> (&'a str, &'a [String]) 
         "tags" => ("--tag", &args.tag),
         "labels" => ("--label", &args.label),
         "args" => ("--build-arg", &args.build_arg),
-        "resources" => ("--resource", &args.resource),
+        "resources" => (args.legacy.flag_of(reason).unwrap_or("--resource"), &args.resource),
+        "extra-hosts" => ("--add-host", &args.add_host),
         "no-cache-filter" => ("--no-cache-filter", &args.no_cache_filter),
         "shm-size" => ("--shm-size", one(&args.shm_size)),
         "network" => ("--network", one(&args.network)),

@@ -118,6 +118,21 @@ impl LegacyArgs {
         Ok(limits)
     }
 
+    /// The flag of its own that a complaint about a limit is about.
+    pub(crate) fn flag_of(&self, reason: &str) -> Option<&'static str> {
+        const FLAGS: [(&str, &str); 7] = [
+            ("memory-swap", "--memory-swap"),
+            ("memory", "--memory"),
+            ("cpu-shares", "--cpu-shares"),
+            ("cpu-period", "--cpu-period"),
+            ("cpu-quota", "--cpu-quota"),
+            ("cpuset-cpus", "--cpuset-cpus"),
+            ("cpuset-mems", "--cpuset-mems"),
+        ];
+        let (name, flag) = FLAGS.into_iter().find(|(name, _)| reason.contains(name))?;
+        self.limits().any(|(given, _)| given == name).then_some(flag)
+    }
+
     /// The flags that were given and do nothing.
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let all = [

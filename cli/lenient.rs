@@ -1,7 +1,7 @@
 //! Questions about a Dockerfile that do not need its base images: what a registry that cannot be reached would say is
 //! made up, and a warning says so.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cbs_exec::SourceError;
 use cbs_frontends::dockerfile::{ImageRequest, MetaResolver, ResolveError, ResolvedImage};
@@ -10,25 +10,55 @@ use cbs_solver::{BoxFuture, pb};
 use serde_json::json;
 
 use crate::failure::chain;
+use crate::missing::Lack;
 use crate::resolver::{Resolver, is_about_the_way};
 
 /// A resolver that never gives up for want of a network.
 pub(crate) struct Lenient {
     inner: Resolver,
-    made_up: AtomicBool,
+    voice: Voice,
+    /// Of each image that could not be asked, what was lacking, if that is known.
+    made_up: Mutex<Vec<Option<Lack>>>,
+}
+
+/// Whether it is said that answers are made up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// The first time.
+    Warns,
+    /// Not at all.
+    Silent,
 }
 
 impl Lenient {
-    pub(crate) fn new(inner: Resolver) -> Self {
+    pub(crate) fn new(inner: Resolver, voice: Voice) -> Self {
         Self {
             inner,
-            made_up: AtomicBool::new(false),
+            voice,
+            made_up: Mutex::default(),
         }
     }
 
     /// Whether any image could not be asked.
     pub(crate) fn made_up(&self) -> bool {
-        self.made_up.load(Ordering::Relaxed)
+        !self.all().is_empty()
+    }
+
+    /// What was lacking so far.
+    pub(crate) fn lacks(&self) -> Vec<Lack> {
+        self.all().into_iter().flatten().collect()
+    }
+
+    fn all(&self) -> Vec<Option<Lack>> {
+        self.made_up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, error: &ResolveError) {
+        let mut made_up = self.made_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if made_up.is_empty() && self.voice == Voice::Warns {
+            eprintln!("warning: answering without what base images say: {}", chain(error));
+        }
+        made_up.push(Lack::of(error));
     }
 }
 
@@ -53,9 +83,7 @@ impl MetaResolver for Lenient {
             let (reference, platform) = (request.reference.clone(), request.platform.clone());
             match self.inner.image_config(request).await {
                 Err(error) if is_out_of_reach(&error) => {
-                    if !self.made_up.swap(true, Ordering::Relaxed) {
-                        eprintln!("warning: answering without what base images say: {}", chain(&error));
-                    }
+                    self.note(&error);
                     let config = json!({
                         "architecture": platform.architecture,
                         "os": platform.os,

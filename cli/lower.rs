@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use cbs_frontends::dockerfile::{
-    BuildOptions, DockerfileInput, LintWarning, MainContext, MetaResolver as _, NamedContext, context_source, lower,
+    BuildOptions, DockerfileInput, LintWarning, MainContext, MetaResolver, NamedContext, context_source, lower,
 };
 use cbs_image::config::ImageConfig;
 use cbs_image::platform::Platform;
-use cbs_solver::{Ctx, OnFailure, pb};
+use cbs_solver::{Ctx, EventSender, OnFailure, pb};
 use futures_util::future::{join_all, try_join_all};
 
 use crate::epoch::Epoch;
 use crate::progress::Task;
 use crate::remote;
-use crate::resolver::Resolver;
 use crate::target::{BuildTarget, DockerfileAt, DockerfileText, Work};
 
 /// A lowered target.
@@ -83,7 +82,8 @@ pub(crate) struct Lowering {
 /// Lowers all targets. Those that cannot be, and those built on them, are left out when failures do not stop the build.
 pub(crate) async fn lower_all<'t>(
     targets: &'t [BuildTarget],
-    resolver: &Resolver,
+    resolver: &dyn MetaResolver,
+    events: &EventSender,
     on_failure: OnFailure,
 ) -> anyhow::Result<Lowering> {
     let mut done: HashMap<String, Arc<LoweredTarget>> = HashMap::new();
@@ -106,7 +106,7 @@ pub(crate) async fn lower_all<'t>(
             bail!("targets use each other's results in a circle: {}", names.join(", "));
         }
         let count = targets.len();
-        let lower = |target: &&'t BuildTarget| lower_one(target, count, &done, resolver);
+        let lower = |target: &&'t BuildTarget| lower_one(target, count, &done, (resolver, events));
         let lowered = match on_failure {
             OnFailure::Stop => {
                 let lowered = try_join_all(ready.iter().map(lower)).await?;
@@ -140,7 +140,7 @@ async fn lower_one(
     target: &BuildTarget,
     count: usize,
     done: &HashMap<String, Arc<LoweredTarget>>,
-    resolver: &Resolver,
+    (resolver, events): (&dyn MetaResolver, &EventSender),
 ) -> anyhow::Result<LoweredTarget> {
     let (file, options) = match &target.work {
         Work::Dockerfile { file, options } => (file, options),
@@ -160,7 +160,7 @@ async fn lower_one(
     };
     let text = text_of(file)?;
     let options = with_linked(target, options, done)?;
-    let task = Task::begin(&resolver.events, &definition_task(target, count, &text.name));
+    let task = Task::begin(events, &definition_task(target, count, &text.name));
     task.end(None);
     let input = input(text);
     let lowered = lower(&input, &options, resolver).await;

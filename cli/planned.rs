@@ -16,7 +16,7 @@ use crate::args::Global;
 use crate::build_args::{BuildArgs, CommonBuildArgs};
 use crate::consent;
 use crate::failure::Usage;
-use crate::flag_errors::as_flag;
+use crate::flag_errors::{as_flag, of_target};
 use crate::sources::Sources;
 use crate::target::{BuildTarget, Surroundings, extra_host};
 
@@ -156,7 +156,8 @@ impl Planned {
             {
                 inline.clone_from(text);
             }
-            let mut target = BuildTarget::of_build(&build, root.clone(), &mut self.sources, &around)?;
+            let target = BuildTarget::of_build(&build, root.clone(), &mut self.sources, &around);
+            let mut target = target.map_err(|error| of_target(error, args))?;
             target.name = args.target.clone().unwrap_or_else(|| "build".to_owned());
             if let crate::target::Work::Dockerfile { options, .. } = &mut target.work {
                 options.devices = args.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?;
@@ -205,6 +206,7 @@ fn pairs(flag: &str, list: &[String]) -> anyhow::Result<Map<String, Value>> {
     for text in list {
         let (name, value) = text
             .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
             .ok_or_else(|| Usage(format!("{flag} `{text}`: it must have the form NAME=VALUE")))?;
         map.insert(literal(name), Value::from(literal(value)));
     }
@@ -219,7 +221,7 @@ fn split_host(text: &str) -> anyhow::Result<(&str, &str)> {
 
 fn add_host(text: &str) -> anyhow::Result<(String, HostAddress)> {
     let (name, address) = split_host(text)?;
-    extra_host(name, address)
+    Ok(extra_host(name, address).map_err(|err| Usage(format!("--add-host `{text}`: {err:#}")))?)
 }
 
 /// `NAME`, with `optional` or `required` behind a comma.
@@ -260,6 +262,11 @@ fn definition(
     }
     let mut build_args = Map::new();
     for text in &args.build_arg {
+        if text.is_empty() || text.starts_with('=') {
+            bail!(Usage(format!(
+                "--build-arg `{text}`: it must have the form NAME[=VALUE]"
+            )));
+        }
         match text.split_once('=') {
             Some((name, value)) => drop(build_args.insert(literal(name), literal(value).into())),
             // Without a value it is the environment's, if that has one.
@@ -272,6 +279,21 @@ fn definition(
     }
     set("args", build_args.into());
     set("labels", pairs("--label", &args.label)?.into());
+    for text in &args.build_context {
+        if text.ends_with('=') {
+            bail!(Usage(format!(
+                "--build-context `{text}`: it must have the form NAME=VALUE"
+            )));
+        }
+        if text
+            .split_once('=')
+            .is_some_and(|(_, value)| value.starts_with("target:"))
+        {
+            bail!(Usage(format!(
+                "--build-context `{text}`: results of other targets are contexts of targets in bake files"
+            )));
+        }
+    }
     set("contexts", pairs("--build-context", &args.build_context)?.into());
     let resources = args.legacy.resources(&args.resource, literal)?;
     if !resources.is_empty() {

@@ -9,6 +9,8 @@ use cbs_exec::cdi::{DeviceSettings, FOLDERS, Granted};
 use cbs_exec::{ExecConfig, Pins, SandboxConfig, SecretSource, SshSource, UserNetwork};
 use cbs_frontends::bake;
 use cbs_fuse::Privilege;
+use cbs_solver::llb::{DefinitionBuilder, Edge};
+use cbs_solver::{Graph, Request, pb};
 
 use crate::session::Session;
 
@@ -135,6 +137,32 @@ impl Sources {
             lower_mode: session.lower_mode.or(session.settings.lower_mode.forced()),
         }
     }
+}
+
+/// The downloads, repositories and images of a graph, each as a request of its own.
+pub(crate) fn mutable_sources(graph: &Graph) -> Vec<Request> {
+    let mut requests = Vec::new();
+    for vertex in graph.order().iter().map(|&id| graph.vertex(id)) {
+        let pb::op::Op::Source(source) = &vertex.op else {
+            continue;
+        };
+        let scheme = source.identifier.split("://").next().unwrap_or_default();
+        if !matches!(scheme, "http" | "https" | "git" | "docker-image") {
+            continue;
+        }
+        let op = pb::Op {
+            op: Some(vertex.op.clone()),
+            platform: vertex.platform.clone(),
+            ..Default::default()
+        };
+        let mut builder = DefinitionBuilder::default();
+        let digest = builder.add(&op, pb::OpMetadata::default());
+        requests.push(Request {
+            name: source.identifier.clone(),
+            definition: builder.definition(Some(Edge::first(digest))),
+        });
+    }
+    requests
 }
 
 fn claim(names: &mut BTreeMap<String, PathBuf>, habit: &str, folder: &Path) -> String {

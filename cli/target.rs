@@ -92,6 +92,18 @@ pub(crate) struct Surroundings {
     pub(crate) platforms: Vec<Platform>,
 }
 
+/// An attribute of a target has a value that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("target `{target}`, {attribute}: {reason}")]
+pub(crate) struct WrongAttribute {
+    /// The target.
+    target: String,
+    /// The attribute, by its name in bake files.
+    pub(crate) attribute: &'static str,
+    /// What is wrong with its value, and what there is instead.
+    pub(crate) reason: String,
+}
+
 impl BuildTarget {
     /// The target of a planned build. What it reads is added to `sources`.
     pub(crate) fn of_build(
@@ -100,30 +112,49 @@ impl BuildTarget {
         sources: &mut Sources,
         around: &Surroundings,
     ) -> anyhow::Result<Self> {
-        let named = |what: &str| format!("target `{}`, {what}", build.name);
+        let wrong = |attribute: &'static str| {
+            move |err: anyhow::Error| WrongAttribute {
+                target: build.name.clone(),
+                attribute,
+                reason: format!("{err:#}"),
+            }
+        };
         refuse_what_is_missing(build)?;
-        let mut options = options(build)?;
+        let mut options = options(build);
+        let hosts = build
+            .extra_hosts
+            .iter()
+            .map(|(host, address)| extra_host(host, address));
+        options.extra_hosts = hosts.collect::<Result<_, _>>().map_err(wrong("extra-hosts"))?;
+        options.network = network(build.network.as_deref()).map_err(wrong("network"))?;
+        entitlements(&build.entitlements).map_err(wrong("entitlements"))?;
         if options.platforms.is_empty() {
             options.platforms.clone_from(&around.platforms);
         }
-        let folder = main_context(build, &mut options, sources).with_context(|| named("context"))?;
+        let folder = main_context(build, &mut options, sources).map_err(wrong("context"))?;
         let mut linked = BTreeMap::new();
         for (name, context) in &build.contexts {
             if let bake::Context::Target(target) = context {
                 linked.insert(name.clone(), target.clone());
             } else {
-                let context = named_context(name, context, sources).with_context(|| named("contexts"))?;
+                let context = named_context(name, context, sources);
+                let context = context
+                    .with_context(|| format!("`{name}`"))
+                    .map_err(wrong("contexts"))?;
                 options.contexts.insert(name.clone(), context);
             }
         }
-        let file = dockerfile(build, folder.as_deref(), around).with_context(|| named("dockerfile"));
-        let file = file.unwrap_or_else(|err| DockerfileAt::Unreadable(format!("{err:#}")));
+        let file = dockerfile(build, folder.as_deref(), around).map_err(wrong("dockerfile"));
+        let file = file.unwrap_or_else(|err| DockerfileAt::Unreadable(err.to_string()));
         sources.add_secrets(&build.secrets, &around.environment)?;
         sources.add_ssh(&build.ssh)?;
-        let names = build.tags.iter().map(|tag| {
-            let name = tag.parse::<Reference>().with_context(|| named("tags"))?;
-            Ok(name.with_default_tag())
-        });
+        let names = build
+            .tags
+            .iter()
+            .map(|tag| Ok(tag.parse::<Reference>()?.with_default_tag()));
+        let names: Vec<Reference> = names.collect::<anyhow::Result<_>>().map_err(wrong("tags"))?;
+        // Whoever only asks about a target pushes nothing.
+        let needed = if build.call.is_some() { 1 } else { names.len() };
         Ok(Self {
             name: build.name.clone(),
             root,
@@ -133,8 +164,8 @@ impl BuildTarget {
             },
             linked,
             only_linked: build.linked,
-            outputs: outputs(&build.outputs).with_context(|| named("output"))?,
-            names: names.collect::<anyhow::Result<_>>()?,
+            outputs: outputs(&build.outputs, needed).map_err(wrong("output"))?,
+            names,
             annotations: build.annotations.clone(),
             folder,
             call: build.call.clone(),
@@ -168,7 +199,7 @@ fn refuse_what_is_missing(build: &Build) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn options(build: &Build) -> anyhow::Result<BuildOptions> {
+fn options(build: &Build) -> BuildOptions {
     let mut options = BuildOptions::new(Platform::host());
     options.target = build.stage.clone();
     options.build_args = build.args.clone();
@@ -177,9 +208,6 @@ fn options(build: &Build) -> anyhow::Result<BuildOptions> {
     options.no_cache = build.no_cache.clone();
     if build.pull {
         options.resolve_mode = ResolveMode::Pull;
-    }
-    for (host, address) in &build.extra_hosts {
-        options.extra_hosts.push(extra_host(host, address)?);
     }
     options.shm_size = build.shm_size;
     options.ulimits = build
@@ -191,17 +219,28 @@ fn options(build: &Build) -> anyhow::Result<BuildOptions> {
             hard: limit.hard,
         })
         .collect();
-    options.network = match build.network.as_deref() {
+    options.resources = build.resources.clone();
+    options
+}
+
+fn network(mode: Option<&str>) -> anyhow::Result<pb::NetMode> {
+    Ok(match mode {
         None | Some("default" | "sandbox") => pb::NetMode::Unset,
         Some("none") => pb::NetMode::None,
         Some("host") => pb::NetMode::Host,
-        Some(mode) => bail!(
-            "target `{}`: network `{mode}` is not known; there are default, none and host",
-            build.name
-        ),
-    };
-    options.resources = build.resources.clone();
-    Ok(options)
+        Some(mode) => bail!("network `{mode}` is not known; there are default, none and host"),
+    })
+}
+
+/// Refuses privileges that nobody could grant.
+fn entitlements(asked: &[String]) -> anyhow::Result<()> {
+    for text in asked {
+        match text.split_once('=').map_or(text.as_str(), |(key, _)| key) {
+            "network.host" | "security.insecure" | "device" => {}
+            _ => bail!("`{text}` is not known; there are network.host, security.insecure and device"),
+        }
+    }
+    Ok(())
 }
 
 /// Reads one extra host.
@@ -308,7 +347,11 @@ fn read_dockerfile(path: &Path, folder: Option<&Path>, around: &Surroundings) ->
             (path, data) = (lower, Ok(found));
         }
     }
-    let shown = path.strip_prefix(&around.working_directory).unwrap_or(&path);
+    let shown = path.strip_prefix(&around.working_directory);
+    let shown = shown
+        .ok()
+        .filter(|shown| !shown.as_os_str().is_empty())
+        .unwrap_or(&path);
     let shown = shown.display().to_string();
     let data = data.with_context(|| format!("cannot read the Dockerfile `{shown}`"))?;
     Ok(DockerfileText {
@@ -339,7 +382,7 @@ pub(crate) fn ignore_file(folder: Option<&Path>, dockerfile: Option<&Path>) -> a
 }
 
 /// The outputs; without any, the result is kept in the store.
-fn outputs(given: &[bake::Output]) -> anyhow::Result<Vec<Output>> {
+fn outputs(given: &[bake::Output], names: usize) -> anyhow::Result<Vec<Output>> {
     let mut outputs = Vec::new();
     for output in given {
         let mut attrs = output.attributes.clone();
@@ -349,7 +392,7 @@ fn outputs(given: &[bake::Output]) -> anyhow::Result<Vec<Output>> {
         }
         let output = Output::from_attrs(&format!("type={}", output.kind), attrs)?;
         // Before anything is built.
-        output.check_attributes()?;
+        output.check(names)?;
         outputs.push(output);
     }
     if outputs.is_empty() {

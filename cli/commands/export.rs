@@ -7,14 +7,17 @@ use cbs_image::source::Network;
 use crate::args::Global;
 use crate::build_args::ExportArgs;
 use crate::export::{Realised, export};
+use crate::failure::Usage;
 use crate::output::{Output, csv_fields};
 use crate::record::find;
 use crate::session::Session;
 
 /// `cbs export`.
 pub(crate) fn run(global: &Global, args: &ExportArgs) -> anyhow::Result<ExitCode> {
-    let output = output(&args.kind, &args.output)?;
-    output.check_attributes()?;
+    let wrong = |err: anyhow::Error| Usage(format!("--output: {err:#}"));
+    let output = output(&args.kind, &args.output).map_err(wrong)?;
+    // Whether it needs a name turns out with what is kept.
+    output.check(1).map_err(wrong)?;
     // The network serves only to push, and for layers whose bytes were collected.
     let session = Session::start(global, None, Network::Online)?;
     let (root, record) = find(&session.store, &args.name)?;

@@ -19,6 +19,7 @@ use crate::failure::{self, Failed, Usage, Verbosity, report};
 use crate::gc_policy::collect_when_over;
 use crate::lock;
 use crate::metadata::{document, wants_warnings};
+use crate::missing;
 use crate::output::Output;
 use crate::planned::Planned;
 use crate::progress::human_bytes;
@@ -84,6 +85,8 @@ pub(crate) fn finish(
         sandbox.failed_state = KeepFailed::Yes;
     }
     let sources = planned.sources.clone();
+    // Only a build that may lack something is looked at again.
+    let again = (common.offline || common.locked).then(|| planned.targets.clone());
     let Outcome {
         built,
         warnings,
@@ -94,10 +97,15 @@ pub(crate) fn finish(
         rechecked,
     } = match build(&session, planned.targets, planned.sources, &settings) {
         Ok(outcome) => outcome,
-        Err(error) => match common.debug.on_failure {
-            Some(OnFailureAction::Shell) => return shell_after(session, &sources, common, error),
-            None => return Err(error),
-        },
+        Err(error) => {
+            if let Some(targets) = again {
+                missing::tell(&mut session, targets, &sources, &error);
+            }
+            return match common.debug.on_failure {
+                Some(OnFailureAction::Shell) => shell_after(session, &sources, common, error),
+                None => Err(error),
+            };
+        }
     };
     // What is said from here on comes after the last line of progress.
     session.display.finish();

@@ -62,15 +62,21 @@ pub(crate) struct GcArgs {
 impl GcArgs {
     /// The rule that the flags make.
     fn rule(&self) -> anyhow::Result<GcRule> {
-        let space = |text: &Option<String>| text.as_deref().map(Space::parse).transpose();
+        let wrong = |flag: &str, err: anyhow::Error| Usage(format!("--{flag} {err:#}"));
+        let space = |flag: &str, text: &Option<String>| {
+            let space = text.as_deref().map(Space::parse).transpose();
+            space.map_err(|err| wrong(flag, err))
+        };
         // As docker has it, a time may be a filter.
         let (times, filters): (Vec<&String>, Vec<&String>) = self
             .filter
             .iter()
             .partition(|text| text.starts_with("until=") && !text.contains(','));
-        let mut keep = self.keep_duration.as_deref().map(parse_duration).transpose()?;
+        let keep = self.keep_duration.as_deref().map(parse_duration).transpose();
+        let mut keep = keep.map_err(|err| wrong("keep-duration", err))?;
         for text in times {
-            let time = parse_duration(text.trim_start_matches("until="))?;
+            let time = parse_duration(text.trim_start_matches("until="));
+            let time = time.map_err(|err| wrong("filter until:", err))?;
             keep = Some(keep.map_or(time, |keep| keep.max(time)));
         }
         let filters: Vec<String> = filters.into_iter().cloned().collect();
@@ -83,9 +89,9 @@ impl GcArgs {
                 vec![filters.join(",")]
             },
             keep_duration: keep,
-            max_used_space: space(&self.max_used_space)?,
-            reserved_space: space(&self.reserved_space)?,
-            min_free_space: space(&self.min_free_space)?,
+            max_used_space: space("max-used-space", &self.max_used_space)?,
+            reserved_space: space("reserved-space", &self.reserved_space)?,
+            min_free_space: space("min-free-space", &self.min_free_space)?,
         })
     }
 }

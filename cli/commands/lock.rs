@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use cbs_image::source::Network;
-use cbs_solver::llb::{DefinitionBuilder, Edge};
-use cbs_solver::{Graph, Need, OnFailure, Request, forecast, pb};
+use cbs_solver::{Graph, Need, OnFailure, Request, forecast};
 use clap::Args;
 use serde_json::json;
 
@@ -20,6 +19,7 @@ use crate::failure;
 use crate::lock::{Lock, place};
 use crate::lower::requests;
 use crate::session::{Session, SolveSettings};
+use crate::sources::mutable_sources;
 
 /// `cbs lock`.
 #[derive(Clone, Debug, Default, Args)]
@@ -147,30 +147,4 @@ fn pins_of(
     session.check_interrupted()?;
     told.map_err(failure::of_solve)?;
     Ok((path, name, pins.seen()))
-}
-
-/// The downloads, repositories and images of a graph, each as a request of its own.
-fn mutable_sources(graph: &Graph) -> Vec<Request> {
-    let mut requests = Vec::new();
-    for vertex in graph.order().iter().map(|&id| graph.vertex(id)) {
-        let pb::op::Op::Source(source) = &vertex.op else {
-            continue;
-        };
-        let scheme = source.identifier.split("://").next().unwrap_or_default();
-        if !matches!(scheme, "http" | "https" | "git" | "docker-image") {
-            continue;
-        }
-        let op = pb::Op {
-            op: Some(vertex.op.clone()),
-            platform: vertex.platform.clone(),
-            ..Default::default()
-        };
-        let mut builder = DefinitionBuilder::default();
-        let digest = builder.add(&op, pb::OpMetadata::default());
-        requests.push(Request {
-            name: source.identifier.clone(),
-            definition: builder.definition(Some(Edge::first(digest))),
-        });
-    }
-    requests
 }

@@ -161,6 +161,9 @@ fn choose(steps: &Steps, tried: &Tried, wanted: Option<&str>) -> anyhow::Result<
         (Some(one), Some(other)) => bail!("`{wanted}` could be `{}` or `{}`", one.name, other.name),
         (None, _) => {
             let all: Vec<&str> = steps.execs().map(|vertex| vertex.name.as_str()).collect();
+            if all.is_empty() {
+                bail!("no step runs anything, so none can be called `{wanted}`");
+            }
             bail!(
                 "no step that runs something is called `{wanted}`; there are: {}",
                 all.join(", ")

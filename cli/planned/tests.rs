@@ -191,11 +191,7 @@ fn flags() -> Vec<(&'static str, &'static str, Want)> {
             "",
             Built(|_, options| options.resolve_mode == ResolveMode::Pull),
         ),
-        (
-            "--push",
-            "",
-            Built(|target, _| target.outputs[0].flag("push", false) == Ok(true)),
-        ),
+        ("--push", "", NotYet("an image to push needs a name")),
         ("--quiet", "", Kept(|args| args.quiet)),
         (
             "--resource",
@@ -267,6 +263,22 @@ fn every_flag_of_docker_build_comes_to_something() {
             Want::NotYet(_) => false,
         };
         assert!(holds, "{flag} {value} comes to nothing");
+    }
+}
+
+#[test]
+fn a_push_has_a_name() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    std::fs::write(folder.path().join("Dockerfile"), "FROM scratch\n").expect("write");
+    let context = folder.path().to_str().expect("text");
+    for flags in [
+        &["--push", "--tag=a"][..],
+        &["--output=type=registry,name=a"],
+        &["--push", "--check"],
+    ] {
+        let planned = plan(&[flags, &[context]].concat()).expect("it has one");
+        let output = &planned.outputs[0];
+        assert_eq!(output.flag("push", false), Ok(true), "{flags:?}");
     }
 }
 

@@ -122,7 +122,7 @@ fn locked_targets_are_built_from_what_was_locked() {
         "app/docker-bake.hcl#app",
     ]);
     crate::env::Said::from(command.output().expect("cbs")).fails_with(&["busybox:1", "network is off"]);
-    offline(&["--output", "type=image,push=true"]).fails_with(&["--offline", "pushed"]);
+    offline(&["--output", "type=image,push=true,name=x"]).fails_with(&["--offline", "pushed"]);
     env.nothing_left();
 }
 

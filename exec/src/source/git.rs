@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use cbs_image::source::Network;
 
 use super::SourceError;
+use super::git_files::remove_git_dirs;
 
 /// What a `git` source op asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +29,42 @@ pub(crate) struct GitRequest {
     pub(crate) checksum: Option<String>,
     /// Whether submodules are left out.
     pub(crate) skip_submodules: bool,
-    /// An HTTP `Authorization` header for the remote's host.
-    pub(crate) auth_header: Option<String>,
+    /// An HTTP `Authorization` header.
+    pub(crate) auth: Option<Authorization>,
     /// Socket of an ssh agent.
     pub(crate) ssh_socket: Option<PathBuf>,
-    /// Lines of a known_hosts file.
-    pub(crate) known_hosts: Option<String>,
+    /// A known_hosts file that alone counts.
+    pub(crate) known_hosts: Option<PathBuf>,
+    /// Whether the checksum is taken at its word, without a look at the reference.
+    pub(crate) by_commit: bool,
     /// Whether the remote may be asked.
     pub(crate) network: Network,
+}
+
+/// What opens a server's doors.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Authorization {
+    /// The header's value.
+    pub(crate) header: String,
+    /// Where it is sent to.
+    pub(crate) scope: AuthScope,
+}
+
+/// Where an authorization is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthScope {
+    /// The one repository.
+    Repository,
+    /// Every repository of its host, so submodules, too: it was given for that host.
+    Host,
+}
+
+impl std::fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authorization")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
 }
 
 impl GitRequest {
@@ -55,14 +84,15 @@ impl GitRequest {
             keep_git_dir: false,
             checksum: None,
             skip_submodules: false,
-            auth_header: None,
+            auth: None,
             ssh_socket: None,
             known_hosts: None,
+            by_commit: false,
             network: Network::Online,
         }
     }
 
-    /// The commit the request names itself, by its reference or a whole checksum.
+    /// The commit the request names itself: by its reference, or by a whole checksum that is to be believed.
     ///
     /// # Errors
     /// [`SourceError::Checksum`] when reference and checksum name different ones.
@@ -70,7 +100,8 @@ impl GitRequest {
         if is_commit(&self.reference) {
             return self.check(self.reference.clone()).map(Some);
         }
-        Ok(None)
+        let checksum = self.checksum.clone();
+        Ok(checksum.filter(|sum| self.by_commit && is_commit(sum)))
     }
 
     /// Asks the remote which commit the reference is now; a full commit id needs no asking.
@@ -94,8 +125,9 @@ impl GitRequest {
         let find = |name: &str| refs.iter().find(|(_, found)| *found == name).map(|(id, _)| *id);
         let candidates = [
             wanted.to_owned(),
-            format!("refs/tags/{wanted}"),
+            // As for `git checkout`, a branch goes before a tag of the same name.
             format!("refs/heads/{wanted}"),
+            format!("refs/tags/{wanted}"),
             format!("refs/{wanted}"),
         ];
         for name in candidates {
@@ -196,7 +228,43 @@ impl GitRequest {
             &self.remote,
             "+refs/*:refs/remotes/cbs/*",
         ];
-        self.git(Some(mirror), all).map(drop)
+        self.git(Some(mirror), all)?;
+        match has_it() {
+            true => Ok(()),
+            false => Err(SourceError::GitReference {
+                remote: self.redacted(),
+                reference: commit.to_owned(),
+            }),
+        }
+    }
+
+    /// The name under which the mirror has a commit, as far as it was asked for by name. It is fetched first, so that
+    /// what looks into `.git` (`git describe`) finds the tag.
+    fn name_of(&self, commit: &str, mirror: &Path) -> Option<String> {
+        if self.reference.is_empty() || is_commit(&self.reference) {
+            return None;
+        }
+        let names = match self.reference.starts_with("refs/") {
+            true => vec![self.reference.clone()],
+            false => ["heads", "tags"]
+                .map(|kind| format!("refs/{kind}/{}", self.reference))
+                .into(),
+        };
+        names.into_iter().find(|name| {
+            if self.network == Network::Online {
+                let spec = format!("+{name}:{name}");
+                // One that is not there, or has moved on meanwhile, is told below.
+                let _ = self.git(
+                    Some(mirror),
+                    ["fetch", "--quiet", "--no-tags", "--depth=1", "--", &self.remote, &spec],
+                );
+            }
+            let found = self.git(
+                Some(mirror),
+                ["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")],
+            );
+            found.is_ok_and(|found| found.trim() == commit)
+        })
     }
 
     /// A work tree that has `.git`, a shallow one, with submodules.
@@ -207,20 +275,33 @@ impl GitRequest {
             all.extend_from_slice(arguments);
             self.git(None, all)
         };
+        let name = if self.keep_git_dir {
+            self.name_of(commit, mirror)
+        } else {
+            None
+        };
+        let spec = name.map_or_else(|| commit.to_owned(), |name| format!("+{name}:{name}"));
         at(&["init", "--quiet"])?;
         at(&[
             "-c",
             "protocol.file.allow=always",
             "fetch",
             "--quiet",
+            // The branch that a fresh repository stands on may be the one that is fetched.
+            "--update-head-ok",
+            "--no-tags",
             "--depth=1",
             &mirror.to_string_lossy(),
-            commit,
+            &spec,
         ])?;
         at(&["checkout", "--quiet", "--force", "FETCH_HEAD"])?;
         at(&["remote", "add", "origin", &self.remote])?;
         if !self.skip_submodules {
-            at(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+            let update = at(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]);
+            update.map_err(|err| match self.network {
+                Network::Online => err,
+                Network::Offline => SourceError::Offline(format!("submodules of {}#{commit}", self.redacted())),
+            })?;
         }
         // What stays behind is part of an image: no password of the remote, no trace of the mirror.
         at(&["remote", "set-url", "origin", &self.redacted()])?;
@@ -257,6 +338,27 @@ impl GitRequest {
         }
     }
 
+    /// The beginning of the addresses that get an authorization.
+    fn scope_of(&self, auth: &Authorization) -> String {
+        // A token of this host opens other repositories of an organisation there, and nobody has one for a single one.
+        let is_shared = self.remote.starts_with("https://github.com/");
+        match self.remote.split_once("://") {
+            Some((scheme, _)) if auth.scope == AuthScope::Host || is_shared => format!("{scheme}://{}/", self.host()),
+            _ => self.remote.clone(),
+        }
+    }
+
+    fn ssh_command(&self) -> String {
+        let ssh = "ssh -F /dev/null -o BatchMode=yes";
+        match &self.known_hosts {
+            None => format!("{ssh} -o StrictHostKeyChecking=accept-new"),
+            Some(file) => format!(
+                "{ssh} -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=/dev/null -o 'UserKnownHostsFile=\"{}\"'",
+                file.display()
+            ),
+        }
+    }
+
     fn git<S: AsRef<OsStr>>(
         &self,
         git_dir: Option<&Path>,
@@ -278,21 +380,17 @@ impl GitRequest {
             // Submodules must not be fetched behind our back, either.
             command.env("GIT_ALLOW_PROTOCOL", "file");
         }
-        let mut ssh = "ssh -F /dev/null -o BatchMode=yes".to_owned();
-        if self.known_hosts.is_none() {
-            ssh.push_str(" -o StrictHostKeyChecking=accept-new");
-        }
-        command.env("GIT_SSH_COMMAND", ssh);
+        command.env("GIT_SSH_COMMAND", self.ssh_command());
         match &self.ssh_socket {
             Some(socket) => command.env("SSH_AUTH_SOCK", socket),
             None => command.env_remove("SSH_AUTH_SOCK"),
         };
-        if let Some(header) = &self.auth_header {
+        if let Some(auth) = &self.auth {
             // By environment, so that the secret stands on no command line.
             command
                 .env("GIT_CONFIG_COUNT", "1")
-                .env("GIT_CONFIG_KEY_0", format!("http.{}.extraheader", self.remote))
-                .env("GIT_CONFIG_VALUE_0", format!("Authorization: {header}"));
+                .env("GIT_CONFIG_KEY_0", format!("http.{}.extraheader", self.scope_of(auth)))
+                .env("GIT_CONFIG_VALUE_0", format!("Authorization: {}", auth.header));
         }
         command.args([
             "-c",
@@ -324,57 +422,6 @@ impl GitRequest {
 pub(crate) fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-/// Gives everything below a checkout one modification time, seconds since 1970. Links are not followed.
-///
-/// # Errors
-/// [`SourceError::Io`] naming the file.
-pub(crate) fn set_times(dir: &Path, seconds: i64) -> Result<(), SourceError> {
-    let time = rustix::fs::Timespec {
-        tv_sec: seconds,
-        tv_nsec: 0,
-    };
-    let times = rustix::fs::Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    let mut pending = vec![dir.to_owned()];
-    while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(SourceError::io("list", &dir))? {
-            let path = entry.map_err(SourceError::io("list", &dir))?.path();
-            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::utimensat(rustix::fs::CWD, &path, &times, flags)
-                .map_err(|err| SourceError::io("set the time of", &path)(err.into()))?;
-            if path
-                .symlink_metadata()
-                .map_err(SourceError::io("look at", &path))?
-                .is_dir()
-            {
-                pending.push(path);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Removes what git keeps in a checkout and in its submodules. No repository can hold a file of that name itself.
-fn remove_git_dirs(checkout: &Path) -> Result<(), SourceError> {
-    let mut pending = vec![checkout.to_owned()];
-    while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(&dir).map_err(SourceError::io("list", &dir))? {
-            let entry = entry.map_err(SourceError::io("list", &dir))?;
-            let path = entry.path();
-            let kind = entry.file_type().map_err(SourceError::io("look at", &path))?;
-            match (entry.file_name() == ".git", kind.is_dir()) {
-                (true, true) => std::fs::remove_dir_all(&path).map_err(SourceError::io("remove", &path))?,
-                (true, false) => std::fs::remove_file(&path).map_err(SourceError::io("remove", &path))?,
-                (false, true) => pending.push(path),
-                (false, false) => {}
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Whether a reference is a full commit id.

@@ -1,6 +1,7 @@
 //! `git://` source ops: from attributes to a commit, and from a commit to a snapshot.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cbs_image::source::Network;
@@ -10,7 +11,8 @@ use cbs_store::ingest::{Eagerness, Owners, ScanOptions, scan};
 use cbs_store::patterns::PathFilter;
 use cbs_store::{KeyHasher, Metadata, Sharing, Snapshot, Timestamp};
 
-use super::git::{self, GitRequest};
+use super::git::{self, AuthScope, Authorization, GitRequest};
+use super::git_files::set_times;
 use super::{SourceError, local};
 use crate::blocking;
 use crate::error::source_error;
@@ -28,24 +30,53 @@ fn git_request(shared: &Shared, op: &pb::SourceOp) -> Result<GitRequest, StepErr
     request.keep_git_dir = flag("git.keepgitdir");
     request.skip_submodules = flag("git.skipsubmodules");
     request.checksum = text("git.checksum");
-    request.known_hosts = text("git.knownsshhosts");
+    request.by_commit = flag("git.fetchbycommit");
+    if let Some(hosts) = text("git.knownsshhosts") {
+        request.known_hosts = Some(known_hosts_file(shared, &hosts).map_err(source_error)?);
+    }
     if let Some(id) = attrs.get("git.mountsshsock") {
         request.ssh_socket = crate::run::ssh_socket(shared, id)?;
     }
-    // As with BuildKit, a secret for the one host comes first: `GIT_AUTH_TOKEN.example.com`.
-    let host = request.host().to_owned();
-    let secret = |attr: &str| -> Result<Option<Arc<[u8]>>, StepError> {
-        let Some(id) = attrs.get(attr) else { return Ok(None) };
-        let of_host = shared.secret(&format!("{id}.{host}"), true)?;
-        of_host.map_or_else(|| shared.secret(id, true), |value| Ok(Some(value)))
-    };
-    if let Some(value) = secret("git.authheadersecret")? {
-        request.auth_header = Some(String::from_utf8_lossy(&value).trim().to_owned());
-    } else if let Some(value) = secret("git.authtokensecret")? {
-        let pair = format!("x-access-token:{}", String::from_utf8_lossy(&value).trim());
-        request.auth_header = Some(format!("basic {}", git::base64(pair.as_bytes())));
-    }
+    request.auth = authorization(shared, attrs, request.host())?;
     Ok(request)
+}
+
+/// The secret that opens a remote. As with BuildKit, those for its host (`GIT_AUTH_TOKEN.example.com`) come first, and
+/// headers before tokens.
+fn authorization(
+    shared: &Shared,
+    attrs: &BTreeMap<String, String>,
+    host: &str,
+) -> Result<Option<Authorization>, StepError> {
+    for scope in [AuthScope::Host, AuthScope::Repository] {
+        for attr in ["git.authheadersecret", "git.authtokensecret"] {
+            let Some(id) = attrs.get(attr) else { continue };
+            let id = match scope {
+                AuthScope::Host => format!("{id}.{host}"),
+                AuthScope::Repository => id.clone(),
+            };
+            let Some(value) = shared.secret(&id, true)? else {
+                continue;
+            };
+            let value = String::from_utf8_lossy(&value);
+            let header = match attr {
+                "git.authheadersecret" => value.trim().to_owned(),
+                _ => {
+                    let pair = format!("x-access-token:{}", value.trim());
+                    format!("basic {}", git::base64(pair.as_bytes()))
+                }
+            };
+            return Ok(Some(Authorization { header, scope }));
+        }
+    }
+    Ok(None)
+}
+
+/// The hosts in a file that lives as long as the build.
+fn known_hosts_file(shared: &Shared, hosts: &str) -> Result<PathBuf, SourceError> {
+    let file = shared.config.lease.new_dir("known-hosts")?.join("known_hosts");
+    std::fs::write(&file, hosts).map_err(SourceError::io("write", &file))?;
+    Ok(file)
 }
 
 /// How pins call a git source: without the folder that is taken from it.
@@ -73,6 +104,10 @@ pub(super) async fn pin(shared: &Arc<Shared>, op: &pb::SourceOp) -> Result<Sourc
         key.field(id.as_bytes()).field(request.subdir.as_bytes());
         key.number(u64::from(request.keep_git_dir))
             .number(u64::from(request.skip_submodules));
+        if request.keep_git_dir {
+            // What is kept knows the name it was fetched by.
+            key.field(request.reference.as_bytes());
+        }
         Ok(SourcePin {
             key: key.finish().to_vec(),
             text: id,
@@ -143,7 +178,7 @@ fn read_checkout(
     target: &Path,
 ) -> Result<cbs_store::TreeDigest, SourceError> {
     let time = request.checkout(commit, mirror, target)?;
-    git::set_times(target, time)?;
+    set_times(target, time)?;
     let store = &shared.config.store;
     let options = ScanOptions {
         filter: &PathFilter::default(),

@@ -4,6 +4,7 @@
 pub(crate) mod bridge;
 mod checksum;
 pub(crate) mod git;
+mod git_files;
 mod git_source;
 pub(crate) mod http;
 mod http_headers;

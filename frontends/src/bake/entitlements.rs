@@ -84,7 +84,6 @@ impl Grants {
                 "security.insecure" if value.is_none() => grants.security_insecure = true,
                 "ssh" if value.is_none() => grants.ssh = true,
                 "buildx.local.delete" if value.is_none() => grants.local_delete = true,
-                "buildx.local.delete" => return Err(fail("it does not accept a value")),
                 "device" => grants
                     .devices
                     .add(value.unwrap_or_default())
@@ -100,6 +99,9 @@ impl Grants {
                 "image" => {
                     grants.image_push.push(path());
                     grants.image_load.push(path());
+                }
+                "network.host" | "security.insecure" | "ssh" | "buildx.local.delete" => {
+                    return Err(fail("it does not accept a value"));
                 }
                 _ => {
                     return Err(fail(&format!(

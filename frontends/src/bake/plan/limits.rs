@@ -117,10 +117,7 @@ pub(super) fn platforms(texts: &[String], local: &str) -> Result<Vec<Platform>, 
         } else {
             text
         };
-        let platform: Platform = text
-            .trim()
-            .parse()
-            .map_err(|error| format!("{text:?} is no platform: {error}"))?;
+        let platform = text.trim().parse::<Platform>().map_err(|error| error.to_string())?;
         if !platforms.iter().any(|known| known.is_same(&platform)) {
             platforms.push(platform.normalized());
         }
