@@ -65,9 +65,12 @@ pub(crate) fn tell(session: &mut Session, targets: Vec<BuildTarget>, sources: &S
         }
     }
     session.display.finish();
-    for (what, names) in [("the store", contents), ("the lock file", pins)] {
+    for (what, names) in [
+        ("missing in the store; a build without --offline fetches it", contents),
+        ("missing in the lock file, which `cbs lock` writes", pins),
+    ] {
         if !names.is_empty() {
-            tell!("missing in {what}:\n  {}", names.join("\n  "));
+            tell!("{what}:\n  {}", names.join("\n  "));
         }
     }
 }

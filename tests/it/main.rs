@@ -23,6 +23,7 @@ mod lock;
 mod logs;
 mod modes;
 mod mounts;
+mod named_contexts;
 mod network;
 mod power;
 mod repositories;

@@ -81,10 +81,17 @@ impl Layout {
             (None, _) => by(REF_NAME, "latest"),
         };
         found.ok_or_else(|| {
-            self.lacks(match name {
-                Some(name) => format!("image named `{name}`"),
-                None => "image named `latest`".to_owned(),
-            })
+            let named = |entry: &Descriptor| {
+                let name = entry.annotations.get(REF_NAME).or(entry.annotations.get(IMAGE_NAME));
+                name.map(|name| format!("`{name}`"))
+            };
+            let names: Vec<String> = self.index.manifests.iter().filter_map(named).collect();
+            let known = if names.is_empty() {
+                "none that has a name".to_owned()
+            } else {
+                names.join(", ")
+            };
+            self.lacks(format!("image named `{}`; it has {known}", name.unwrap_or("latest")))
         })
     }
 
