@@ -284,9 +284,7 @@ fn follow(mut follower: Follower, wanted: Option<&str>) -> anyhow::Result<ExitCo
                 }
             }
             News::Ended(..) => {}
-            News::Full => {
-                out.write(b"(more output than can be followed; `cbs log` has all of it when the step ends)\n")?
-            }
+            News::Missed => out.write(b"(output left out here; `cbs log` has all of it when the step ends)\n")?,
         }
         out.flush()?;
     }

@@ -278,9 +278,9 @@ fn printable(line: &[u8]) -> String {
         .collect()
 }
 
-/// Writes a line to standard error; a closed pipe is no reason to stop a build.
+/// Writes a line to standard error, in one piece as it is not buffered; a closed pipe is no reason to stop a build.
 fn emit(out: &mut impl Write, line: &str) {
-    writeln!(out, "{line}").unwrap_or_default();
+    out.write_all(format!("{line}\n").as_bytes()).unwrap_or_default();
 }
 
 #[cfg(test)]

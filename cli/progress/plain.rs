@@ -46,24 +46,32 @@ impl<W: Write> Plain<W> {
 
     /// Writes lines of a vertex, its header first when it is new.
     fn speak(&mut self, vertex: VertexDigest, lines: &[String]) {
+        self.speak_stamped(vertex, "", lines);
+    }
+
+    /// The same with a stamp before each line, all in one piece: standard error is not buffered.
+    fn speak_stamped(&mut self, vertex: VertexDigest, stamp: &str, lines: &[String]) {
         let shown = self.vertices.entry(vertex).or_default();
         let fresh = shown.number.is_none();
         let number = *shown.number.get_or_insert_with(|| {
             self.numbered += 1;
             self.numbered
         });
+        let mut text = String::new();
         if self.last.is_some_and(|last| last != vertex) {
-            emit(&mut self.out, "");
+            text.push('\n');
         }
+        let head = format!("#{number} ");
         if fresh {
-            emit(&mut self.out, &format!("#{number} {}", shown.name));
+            text.extend([head.as_str(), &shown.name, "\n"]);
         } else if self.last != Some(vertex) {
-            emit(&mut self.out, &format!("#{number} ..."));
+            text.extend([head.as_str(), "...\n"]);
         }
         self.last = Some(vertex);
         for line in lines {
-            emit(&mut self.out, &format!("#{number} {line}"));
+            text.extend([head.as_str(), stamp, line, "\n"]);
         }
+        self.out.write_all(text.as_bytes()).unwrap_or_default();
     }
 
     /// What is done is told at once, what is under way now and then.
@@ -144,14 +152,9 @@ impl<W: Write + Send> Renderer for Plain<W> {
             } => {
                 let seconds = self.since_start(&vertex, time);
                 let shown = self.vertices.entry(vertex).or_default();
-                let lines: Vec<String> = shown
-                    .lines
-                    .push(stream, &bytes)
-                    .into_iter()
-                    .map(|line| format!("{seconds:.3} {line}"))
-                    .collect();
+                let lines = shown.lines.push(stream, &bytes);
                 if !lines.is_empty() {
-                    self.speak(vertex, &lines);
+                    self.speak_stamped(vertex, &format!("{seconds:.3} "), &lines);
                 }
             }
             Event::Warning(warning) => {

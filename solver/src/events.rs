@@ -184,10 +184,11 @@ impl EventSender {
                 return;
             }
             shared.queued.fetch_add(size, Ordering::Relaxed);
-            let bytes = shared.dropped.swap(0, Ordering::Relaxed);
-            if bytes > 0 {
-                shared.post(Event::LogDropped { bytes });
-            }
+        }
+        // Before what comes next, be it more output or the end of the step.
+        let bytes = shared.dropped.swap(0, Ordering::Relaxed);
+        if bytes > 0 {
+            shared.post(Event::LogDropped { bytes });
         }
         shared.post(event);
     }
@@ -282,9 +283,9 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(receiver.try_recv(), Some(log(1 << 20)));
         }
+        assert_eq!(receiver.try_recv(), Some(Event::LogDropped { bytes: 12 << 20 }));
         assert_eq!(receiver.try_recv(), Some(started));
         sender.send(log(1));
-        assert_eq!(receiver.try_recv(), Some(Event::LogDropped { bytes: 12 << 20 }));
         assert_eq!(receiver.try_recv(), Some(log(1)));
         drop(sender);
         assert_eq!(receiver.blocking_recv(), None);

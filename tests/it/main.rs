@@ -25,6 +25,7 @@ mod modes;
 mod mounts;
 mod named_contexts;
 mod network;
+mod output;
 mod power;
 mod repositories;
 mod road;

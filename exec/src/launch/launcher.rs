@@ -229,6 +229,9 @@ impl Running {
     }
 }
 
+/// A pipe of a step's output. An ordinary user has 64 MB for all pipes by default.
+const OUTPUT_PIPE: usize = 256 << 10;
+
 /// A pipe: read end, write end.
 type Pipe = (OwnedFd, OwnedFd);
 
@@ -254,7 +257,7 @@ impl Pipes {
         let id_maps = spec.user_namespace.as_ref().map(|_| pipe()).transpose()?;
         Ok(Self {
             output: if captured {
-                Some((reading_pipe()?, reading_pipe()?))
+                Some((output_pipe()?, output_pipe()?))
             } else {
                 None
             },
@@ -270,6 +273,14 @@ fn reading_pipe() -> io::Result<Pipe> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
     Ok((read, write))
+}
+
+/// The same with room for what a step prints while its last output is being kept.
+fn output_pipe() -> io::Result<Pipe> {
+    let pipe = reading_pipe()?;
+    // Users have only so much of it; a smaller pipe is slower, no more.
+    let _smaller = rustix::pipe::fcntl_setpipe_size(&pipe.0, OUTPUT_PIPE);
+    Ok(pipe)
 }
 
 pub(super) fn own_error(action: &'static str, source: io::Error) -> LaunchError {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -16,8 +17,14 @@ const TRACEE_INTERVAL: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 
-/// As much as a pipe holds.
-const BUFFER: usize = 64 * 1024;
+/// How long output may gather.
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 300_000,
+};
+
+/// As much as is passed on at once.
+const BUFFER: usize = 256 * 1024;
 
 /// Read ends of the container's output, with no writer left in this process. They do not block.
 pub(super) struct Output {
@@ -58,6 +65,7 @@ pub(super) fn supervise(
         .unwrap_or_default();
     let mut buffer = vec![0; BUFFER];
     let mut cancelled = false;
+    let mut pace = Pace::new(&streams);
     loop {
         let ready = wait_for_any(child, cancel, &streams, cancelled)?;
         if ready.cancelled {
@@ -65,19 +73,25 @@ pub(super) fn supervise(
             child.kill();
         }
         // Backwards, as closed streams are taken out.
+        let mut passed = 0;
         for index in ready.streams.into_iter().rev() {
             let (stream, fd) = &streams[index];
-            if pass_on(*stream, fd, sink, &mut buffer)? == Stream::Closed {
+            let (length, left) = pass_on(*stream, fd, sink, &mut buffer)?;
+            passed += length;
+            if left == Stream::Closed {
                 streams.remove(index);
             }
         }
         if ready.ended {
             break;
         }
+        if pace.waits_after(passed) && !cancelled {
+            wait_a_moment(child, cancel)?;
+        }
     }
     let ended = child.wait()?;
     for (stream, fd) in &streams {
-        while pass_on(*stream, fd, sink, &mut buffer)? == Stream::More {}
+        while pass_on(*stream, fd, sink, &mut buffer)?.1 == Stream::More {}
     }
     Ok(if cancelled {
         Outcome::Cancelled
@@ -145,15 +159,76 @@ enum Stream {
     Closed,
 }
 
-fn pass_on(stream: OutputStream, fd: &OwnedFd, sink: &mut dyn OutputSink, buffer: &mut [u8]) -> io::Result<Stream> {
-    match rustix::io::read(fd, &mut *buffer) {
-        Ok(0) => Ok(Stream::Closed),
-        Ok(length) => {
-            sink.write(stream, &buffer[..length]);
-            Ok(Stream::More)
+/// Reads what there is, as far as the buffer goes, and passes it on in one piece.
+fn pass_on(
+    stream: OutputStream,
+    fd: &OwnedFd,
+    sink: &mut dyn OutputSink,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Stream)> {
+    let mut length = 0;
+    let left = loop {
+        if length == buffer.len() {
+            break Stream::More;
         }
-        Err(Errno::AGAIN) => Ok(Stream::Empty),
-        Err(Errno::INTR) => Ok(Stream::More),
+        match rustix::io::read(fd, &mut buffer[length..]) {
+            Ok(0) => break Stream::Closed,
+            Ok(more) => length += more,
+            Err(Errno::AGAIN) => break Stream::Empty,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    if length > 0 {
+        sink.write(stream, &buffer[..length]);
+    }
+    Ok((length, left))
+}
+
+/// Tells when output comes in so many small pieces that it is cheaper to let some of them gather: each piece costs several
+/// threads a waking. A step that prints less than [`Pace::MUCH`] a [`Pace::WINDOW`] is never kept waiting.
+struct Pace {
+    half_a_pipe: usize,
+    since: Instant,
+    bytes: usize,
+    is_fast: bool,
+}
+
+impl Pace {
+    const WINDOW: Duration = Duration::from_millis(2);
+    const MUCH: usize = 128 * 1024;
+
+    fn new(streams: &[(OutputStream, OwnedFd)]) -> Self {
+        let pipe = streams.first().map(|(_, fd)| rustix::pipe::fcntl_getpipe_size(fd));
+        Self {
+            half_a_pipe: pipe.and_then(Result::ok).unwrap_or(0) / 2,
+            since: Instant::now(),
+            bytes: 0,
+            is_fast: false,
+        }
+    }
+
+    fn waits_after(&mut self, passed: usize) -> bool {
+        self.bytes += passed;
+        let elapsed = self.since.elapsed();
+        if elapsed >= Self::WINDOW {
+            let much = Self::MUCH as f64 * (elapsed.as_secs_f64() / Self::WINDOW.as_secs_f64());
+            self.is_fast = self.bytes as f64 >= much;
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+        // One that has filled a pipe waits for room.
+        self.is_fast && passed < self.half_a_pipe
+    }
+}
+
+/// Lets output gather, unless something else happens.
+fn wait_a_moment(child: &Child, cancel: &CancelHandle) -> io::Result<()> {
+    let mut polled = [
+        PollFd::from_borrowed_fd(child.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN),
+    ];
+    match poll(&mut polled, Some(&MOMENT)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
