@@ -48,3 +48,4 @@ mod tracing;
 mod users;
 mod web;
 mod why;
+mod wrong_values;

@@ -208,6 +208,15 @@ pub(crate) fn csv_fields(line: &str) -> Option<Vec<String>> {
     }
 }
 
+/// What a message says behind a word that is none of some: the one that is meant, else all there are.
+pub(crate) fn meant(word: &str, options: &[&str]) -> String {
+    match suggest(word, options.iter().copied(), Case::Sensitive) {
+        Some(option) => format!(" (did you mean {option}?)"),
+        None if options.is_empty() => " (there are none)".to_owned(),
+        None => format!(" (there are {})", options.join(", ")),
+    }
+}
+
 /// The option nearest to a misspelt word, when one is near enough to be meant (less than three edits).
 pub(crate) fn suggest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>, case: Case) -> Option<String> {
     let fold = |text: &str| match case {

@@ -67,7 +67,9 @@ impl<'t> Port<'t> {
             return Err(invalid("no port specified"));
         }
         if !matches!(protocol.to_lowercase().as_str(), "" | "tcp" | "udp" | "sctp") {
-            return Err(invalid(&format!("invalid proto: {protocol}")));
+            return Err(invalid(&format!(
+                "invalid proto: {protocol} (there are tcp, udp, sctp)"
+            )));
         }
         Ok(Self {
             address,

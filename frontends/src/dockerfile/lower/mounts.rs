@@ -78,7 +78,9 @@ impl<'a> Convert<'a> {
             clean_path(&format!("/{}/{target}", stage.dir))
         };
         if clean_path(&target) == "/" {
-            return Err(Complaint::new(format!("invalid mount target {target:?}")));
+            return Err(Complaint::new(format!(
+                "invalid mount target {target:?} (a path below it is needed: target=PATH)"
+            )));
         }
         if mount.kind == MountKind::Tmpfs {
             return Ok(MountNode {

@@ -1,7 +1,7 @@
 //! The `--name=value` flags of instructions.
 
 use super::super::ast::Word;
-use super::super::go::{Case, suggest};
+use super::super::go::meant;
 use super::super::source::Complaint;
 
 /// What a flag takes.
@@ -30,9 +30,8 @@ impl Flags {
             };
             let complain = |message: String| Complaint::new(message).at(word.span);
             let Some(&(name, kind)) = known.iter().find(|(known, _)| *known == name) else {
-                let hint = suggest(name, known.iter().map(|(known, _)| *known), Case::Sensitive);
-                let hint = hint.map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default();
-                return Err(complain(format!("unknown flag: --{name}{hint}")));
+                let names: Vec<&str> = known.iter().map(|(known, _)| *known).collect();
+                return Err(complain(format!("unknown flag: --{name}{}", meant(name, &names))));
             };
             if kind != Kind::Values && flags.get(name).is_some() {
                 return Err(complain(format!("duplicate flag specified: --{name}")));
@@ -46,7 +45,7 @@ impl Flags {
                     value @ ("true" | "false") => value.to_owned(),
                     _ => {
                         return Err(complain(format!(
-                            "expecting boolean value for flag --{name}, not: {value}"
+                            "expecting boolean value for flag --{name}, not: {value} (there are true and false)"
                         )));
                     }
                 },

@@ -1,6 +1,6 @@
 //! `RUN --mount=type=…,key=value,…`.
 
-use super::super::go::{Case, csv_fields, parse_bool, parse_size, quote, suggest};
+use super::super::go::{csv_fields, meant, parse_bool, parse_size, quote};
 
 /// One mount of a RUN, its variables expanded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +102,8 @@ pub(super) fn source_of(text: &str) -> Result<Option<String>, String> {
 }
 
 fn fields(text: &str) -> Result<Vec<String>, String> {
-    csv_fields(text).ok_or_else(|| "failed to parse csv mounts".to_owned())
+    csv_fields(text)
+        .ok_or_else(|| "failed to parse csv mounts: an empty value, or a quote that is not closed".to_owned())
 }
 
 impl MountKind {
@@ -126,7 +127,8 @@ impl Mount {
             };
             let switch = || match &value {
                 None => Ok(true),
-                Some(value) => parse_bool(value).ok_or_else(|| format!("invalid value for {key}: {value}")),
+                Some(value) => parse_bool(value)
+                    .ok_or_else(|| format!("invalid value for {key}: {value} (there are true and false)")),
             };
             match key.as_str() {
                 "readonly" | "ro" => access = Some(if switch()? { Access::ReadOnly } else { Access::ReadWrite }),
@@ -148,30 +150,36 @@ impl Mount {
     }
 
     fn unexpected(&self, key: &str) -> String {
-        format!("unexpected key '{key}' for mount type '{}'", self.kind.name())
+        let kinds = match key {
+            "required" => "secret and ssh mounts have it",
+            _ => "tmpfs mounts have it",
+        };
+        format!("unexpected key '{key}' for mount type '{}' ({kinds})", self.kind.name())
     }
 
     fn set(&mut self, key: &str, value: &str, field: &str) -> Result<(), String> {
-        let number = |radix| u32::from_str_radix(value, radix).map_err(|_| format!("invalid value {value} for {key}"));
+        let number = |radix, wanted: &str| {
+            let number = u32::from_str_radix(value, radix);
+            number.map_err(|_| format!("invalid value {value} for {key} ({wanted})"))
+        };
         match key {
             "type" => self.kind = choose("mount type", value, &KINDS)?,
             "from" => self.from = Some(value.to_owned()).filter(|from| !from.is_empty()),
             "source" | "src" => self.source = value.to_owned(),
             "target" | "dst" | "destination" => self.target = value.to_owned(),
             "size" if self.kind == MountKind::Tmpfs => {
-                self.size = parse_size(value).ok_or_else(|| format!("invalid value for size: {value}"))?;
+                self.size = parse_size(value)
+                    .ok_or_else(|| format!("invalid value for size: {value} (bytes, or such as 64m)"))?;
             }
             "size" => return Err(self.unexpected(key)),
             "id" => self.id = value.to_owned(),
             "sharing" => self.sharing = Some(choose("sharing value", value, &SHARINGS)?),
-            "mode" => self.mode = Some(number(8)?),
-            "uid" => self.uid = Some(number(10)?),
-            "gid" => self.gid = Some(number(10)?),
+            "mode" => self.mode = Some(number(8, "octal digits, such as 0755")?),
+            "uid" => self.uid = Some(number(10, "a number")?),
+            "gid" => self.gid = Some(number(10, "a number")?),
             "env" => self.env = Some(value.to_owned()),
             _ => {
-                let hint = suggest(key, KEYS, Case::Sensitive);
-                let hint = hint.map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default();
-                return Err(format!("unexpected key '{key}' in '{field}'{hint}"));
+                return Err(format!("unexpected key '{key}' in '{field}'{}", meant(key, &KEYS)));
             }
         }
         Ok(())
@@ -212,15 +220,8 @@ fn choose<T: Copy>(what: &str, value: &str, options: &[(&str, T)]) -> Result<T, 
     if let Some((_, found)) = options.iter().find(|(name, _)| *name == wanted) {
         return Ok(*found);
     }
-    let hint = suggest(value, options.iter().map(|(name, _)| *name), Case::Sensitive);
-    let hint = match hint {
-        Some(hint) => format!(" (did you mean {hint}?)"),
-        None => {
-            let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-            format!(" (there are {})", names.join(", "))
-        }
-    };
-    Err(format!("unsupported {what} {}{hint}", quote(value)))
+    let names: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+    Err(format!("unsupported {what} {}{}", quote(value), meant(value, &names)))
 }
 
 #[cfg(test)]
@@ -256,8 +257,14 @@ mod tests {
                 "unsupported mount type \"nfs\" (there are bind, cache, tmpfs, secret, ssh)",
             ),
             ("type=chache", "unsupported mount type \"chache\" (did you mean cache?)"),
-            ("type=bind,size=3", "unexpected key 'size' for mount type 'bind'"),
-            ("required", "unexpected key 'required' for mount type 'bind'"),
+            (
+                "type=bind,size=3",
+                "unexpected key 'size' for mount type 'bind' (tmpfs mounts have it)",
+            ),
+            (
+                "required",
+                "unexpected key 'required' for mount type 'bind' (secret and ssh mounts have it)",
+            ),
             (
                 "tagret=/x",
                 "unexpected key 'tagret' in 'tagret=/x' (did you mean target?)",
@@ -266,9 +273,15 @@ mod tests {
             ("mode=755", "mode not allowed for \"bind\" type mounts"),
             ("type=secret", "invalid secret mount. one of source, target required"),
             ("type=ssh,sharing=shared", "invalid cache sharing set for ssh mount"),
-            ("type=cache,mode=9", "invalid value 9 for mode"),
-            ("ro=perhaps", "invalid value for ro: perhaps"),
-            ("\"open", "failed to parse csv mounts"),
+            (
+                "type=cache,mode=9",
+                "invalid value 9 for mode (octal digits, such as 0755)",
+            ),
+            ("ro=perhaps", "invalid value for ro: perhaps (there are true and false)"),
+            (
+                "\"open",
+                "failed to parse csv mounts: an empty value, or a quote that is not closed",
+            ),
         ];
         for (text, want) in cases {
             assert_eq!(parse(text), Err(want.to_owned()), "reading {text:?}");

@@ -3,7 +3,7 @@
 use cbs_image::config::Healthcheck;
 
 use super::super::ast::{CommandForm, Device, Heredoc, Network, RawMount, Run, Security, Word};
-use super::super::go::{self, Case, quote, suggest};
+use super::super::go::{self, meant, quote};
 use super::super::source::Complaint;
 use super::flags::{Flags, Kind};
 use super::instruction::Statement;
@@ -33,7 +33,12 @@ impl Statement<'_> {
                 "none" => Network::None,
                 "host" => Network::Host,
                 other => {
-                    return Err(Complaint::new(format!("invalid network mode {}", quote(other))).at(word.span));
+                    return Err(Complaint::new(format!(
+                        "invalid network mode {}{}",
+                        quote(other),
+                        meant(other, &["default", "none", "host"])
+                    ))
+                    .at(word.span));
                 }
             },
         };
@@ -42,7 +47,14 @@ impl Statement<'_> {
             Some(word) => match word.value.as_str() {
                 "sandbox" => Security::Sandbox,
                 "insecure" => Security::Insecure,
-                other => return Err(Complaint::new(format!("security {} is not valid", quote(other))).at(word.span)),
+                other => {
+                    return Err(Complaint::new(format!(
+                        "security {} is not valid{}",
+                        quote(other),
+                        meant(other, &["sandbox", "insecure"])
+                    ))
+                    .at(word.span));
+                }
             },
         };
         Ok(Run {
@@ -103,8 +115,13 @@ impl Statement<'_> {
 
 fn interval(flags: &Flags, name: &str) -> Result<i64, Complaint> {
     let Some(word) = flags.value(name) else { return Ok(0) };
-    let nanoseconds = go::parse_duration(&word.value)
-        .ok_or_else(|| Complaint::new(format!("invalid duration {} for --{name}", quote(&word.value))).at(word.span))?;
+    let nanoseconds = go::parse_duration(&word.value).ok_or_else(|| {
+        Complaint::new(format!(
+            "invalid duration {} for --{name} (such as 30s, 5m or 1h)",
+            quote(&word.value)
+        ))
+        .at(word.span)
+    })?;
     if nanoseconds != 0 && nanoseconds < 1_000_000 {
         return Err(Complaint::new(format!("Interval {} cannot be less than 1ms", quote(name))).at(word.span));
     }
@@ -125,7 +142,9 @@ fn retries(flags: &Flags) -> Result<i64, Complaint> {
 /// `NAME`, `name=NAME`, and `required`.
 fn device(word: &Word) -> Result<Device, Complaint> {
     let complain = |message: String| Complaint::new(message).at(word.span);
-    let fields = go::csv_fields(&word.value).ok_or_else(|| complain("failed to parse csv devices".to_owned()))?;
+    let fields = go::csv_fields(&word.value).ok_or_else(|| {
+        complain("failed to parse csv devices: an empty value, or a quote that is not closed".to_owned())
+    })?;
     let mut device = Device::default();
     for field in fields {
         let (key, value) = match field.split_once('=') {
@@ -135,8 +154,11 @@ fn device(word: &Word) -> Result<Device, Complaint> {
         match (key.as_str(), value) {
             ("required", None) => device.required = true,
             ("required", Some(value)) => {
-                device.required =
-                    go::parse_bool(value).ok_or_else(|| complain(format!("invalid value for required: {value}")))?;
+                device.required = go::parse_bool(value).ok_or_else(|| {
+                    complain(format!(
+                        "invalid value for required: {value} (there are true and false)"
+                    ))
+                })?;
             }
             ("name", Some(value)) if device.name.is_empty() => device.name = value.to_owned(),
             ("name", Some(_)) => return Err(complain(format!("device name already set to {}", device.name))),
@@ -144,8 +166,7 @@ fn device(word: &Word) -> Result<Device, Complaint> {
             _ if device.name.is_empty() => device.name = field,
             (_, None) => return Err(complain(format!("invalid field '{field}' must be a key=value pair"))),
             (key, Some(_)) => {
-                let hint = suggest(key, ["name", "required"], Case::Sensitive);
-                let hint = hint.map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default();
+                let hint = meant(key, &["name", "required"]);
                 return Err(complain(format!("unexpected key '{key}' in '{field}'{hint}")));
             }
         }

@@ -192,17 +192,17 @@ fn all_complaints_at_once() {
     7: Syntax error - can't find = in "B" of ENV. Must be of the form: name=value
     8: ARG requires at least one argument
     9: SHELL requires the arguments to be in JSON form: /bin/sh
-    10: unknown flag: --f
+    10: unknown flag: --f (there are none)
     11: Unknown type "RUN" in HEALTHCHECK (try CMD)
     12: Missing command after HEALTHCHECK CMD
     13: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed
     14: when using JSON array syntax, arrays must be comprised of strings only
-    15: expecting boolean value for flag --link, not: maybe
+    15: expecting boolean value for flag --link, not: maybe (there are true and false)
     16: unknown flag: --moont (did you mean mount?)
     17: STOPSIGNAL requires exactly one argument
     18: WORKDIR requires exactly one argument
     19: EXPOSE requires at least one argument
-    20: invalid network mode "lan"
+    20: invalid network mode "lan" (there are default, none, host)
     21: Interval "interval" cannot be less than 1ms
     "#);
 }

@@ -36,7 +36,7 @@ fn all_complaints_of_lowering() {
     8: unsupported mount type "nfs" (there are bind, cache, tmpfs, secret, ssh)
     9: checksum requires HTTP(S) or Git sources
     10: source can't be a URL for COPY
-    11: invalid mount target "/"
+    11: invalid mount target "/" (a path below it is needed: target=PATH)
     12: VOLUME specified can not be an empty string
     13: RUN requires at least one argument
     14: invalid chmod parameter: 'u+q'. it should be octal, or symbolic such as u+x,go=r
