@@ -14,41 +14,40 @@ const APPLETS: [&str; 10] = [
     "sh", "ls", "cat", "uname", "echo", "env", "id", "sleep", "mkdir", "test",
 ];
 
-/// Debian's static busybox for a machine, fetched by the apt of this machine without a trace in its state.
+/// What Debian calls the machines that its busybox is taken for. It has no riscv64 before its version 13.
+const DEBIAN: [&str; 5] = ["arm64", "armhf", "i386", "ppc64el", "s390x"];
+
+/// Debian's static busybox for a machine, fetched by the apt of this machine without a trace in its state; those for all
+/// machines at once, as it is the lists of packages that take time.
 fn busybox(env: &TestEnv, architecture: &str) -> PathBuf {
     static DOWNLOAD: Mutex<()> = Mutex::new(());
     let _guard = DOWNLOAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busybox-{architecture}"));
-    if kept.exists() {
-        return kept;
+    let kept = |architecture: &str| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("busybox-{architecture}"));
+    if !kept(architecture).exists() {
+        download(env, &kept);
     }
-    for folder in ["apt/state/lists/partial", "apt/cache/archives/partial", "apt/unpacked"] {
+    kept(architecture)
+}
+
+fn download(env: &TestEnv, kept: &dyn Fn(&str) -> PathBuf) {
+    for folder in ["apt/state/lists/partial", "apt/cache/archives/partial"] {
         fs::create_dir_all(env.path(folder)).expect("mkdir");
     }
     env.write("apt/status", "");
     let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
-    let indexes = env
-        .tool(
-            "apt-get",
-            &[
-                "indextargets",
-                "--format",
-                format,
-                "Created-By: Packages",
-                "Origin: Debian",
-            ],
-        )
-        .ok();
-    let main = indexes
-        .stdout
-        .lines()
-        .find(|line| line.ends_with(" main") && !line.contains('-'))
-        .or_else(|| {
-            indexes
-                .stdout
-                .lines()
-                .find(|line| line.ends_with(" main") && !line.contains("-security"))
-        })
+    let arguments = [
+        "indextargets",
+        "--format",
+        format,
+        "Created-By: Packages",
+        "Origin: Debian",
+    ];
+    let indexes = env.tool("apt-get", &arguments).ok().stdout;
+    let mut mains = indexes.lines().filter(|line| line.ends_with(" main"));
+    let main = mains
+        .clone()
+        .find(|line| !line.contains('-'))
+        .or_else(|| mains.find(|line| !line.contains("-security")))
         .expect("apt knows a mirror of Debian");
     env.write("apt/sources.list", &format!("deb {main}\n"));
     let apt = |arguments: &[&str]| {
@@ -60,8 +59,8 @@ fn busybox(env: &TestEnv, architecture: &str) -> PathBuf {
             ("Dir::Cache", env.at("apt/cache")),
             ("Dir::Etc::sourcelist", env.at("apt/sources.list")),
             ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
-            ("APT::Architecture", architecture.to_owned()),
-            ("APT::Architectures", architecture.to_owned()),
+            ("APT::Architecture", DEBIAN[0].to_owned()),
+            ("APT::Architectures", DEBIAN.join(",")),
             ("APT::Sandbox::User", "root".to_owned()),
             ("Acquire::Languages", "none".to_owned()),
         ] {
@@ -72,37 +71,48 @@ fn busybox(env: &TestEnv, architecture: &str) -> PathBuf {
         Said::from(command.args(arguments).output().expect("apt-get")).ok()
     };
     apt(&["update"]);
-    apt(&["download", "busybox-static"]);
-    let package = fs::read_dir(env.path("apt"))
-        .expect("apt")
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .expect("a package");
-    env.tool(
-        "dpkg-deb",
-        &["-x", package.to_str().expect("UTF-8"), &env.at("apt/unpacked")],
-    )
-    .ok();
-    let unpacked = ["bin/busybox", "usr/bin/busybox"]
-        .map(|name| env.path("apt/unpacked").join(name))
-        .into_iter()
-        .find(|path| path.exists())
-        .expect("busybox in its package");
-    let part = kept.with_extension("part");
-    fs::copy(unpacked, &part).expect("copy");
-    fs::rename(part, &kept).expect("rename");
-    kept
+    let packages = DEBIAN.map(|architecture| format!("busybox-static:{architecture}"));
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    apt(&[&["download"], &packages[..]].concat());
+    for architecture in DEBIAN {
+        let end = format!("_{architecture}.deb");
+        let mut files = fs::read_dir(env.path("apt"))
+            .expect("apt")
+            .flatten()
+            .map(|entry| entry.path());
+        let package = files
+            .find(|path| path.to_str().is_some_and(|path| path.ends_with(&end)))
+            .expect("a package");
+        let unpacked = format!("apt/unpacked-{architecture}");
+        fs::create_dir_all(env.path(&unpacked)).expect("mkdir");
+        env.tool(
+            "dpkg-deb",
+            &["-x", package.to_str().expect("UTF-8"), &env.at(&unpacked)],
+        )
+        .ok();
+        let program = ["bin/busybox", "usr/bin/busybox"]
+            .map(|name| env.path(&unpacked).join(name))
+            .into_iter()
+            .find(|path| path.exists())
+            .expect("busybox in its package");
+        let part = kept(architecture).with_extension("part");
+        fs::copy(program, &part).expect("copy");
+        fs::rename(part, kept(architecture)).expect("rename");
+    }
 }
 
 /// A world whose registry has `foreign/base:1` for amd64 and arm64, made by `cbs` itself.
 fn world() -> TestEnv {
+    world_of(&[("linux/arm64", "arm64", "arm64")])
+}
+
+/// The same for other machines: platforms, what Dockerfiles call their architecture, and what Debian does.
+fn world_of(machines: &[(&str, &str, &str)]) -> TestEnv {
     let mut env = TestEnv::new();
     env.start_registry();
-    for (name, program) in [
-        ("amd64", PathBuf::from("/bin/busybox")),
-        ("arm64", busybox(&env, "arm64")),
-    ] {
+    let mut programs = vec![("amd64", PathBuf::from("/bin/busybox"))];
+    programs.extend(machines.iter().map(|(_, name, debian)| (*name, busybox(&env, debian))));
+    for (name, program) in programs {
         let bin = env.path("base").join(name).join("bin");
         fs::create_dir_all(&bin).expect("mkdir");
         fs::copy(program, bin.join("busybox")).expect("copy");
@@ -113,16 +123,12 @@ fn world() -> TestEnv {
     }
     env.write("base/Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n");
     let tag = format!("{}/foreign/base:1", env.registry());
-    env.cbs(&[
-        "build",
-        "--platform",
-        "linux/amd64,linux/arm64",
-        "--push",
-        "-t",
-        &tag,
-        "base",
-    ])
-    .ok();
+    let platforms: Vec<&str> = std::iter::once("linux/amd64")
+        .chain(machines.iter().map(|(platform, ..)| *platform))
+        .collect();
+    let platforms = platforms.join(",");
+    env.cbs(&["build", "--platform", &platforms, "--push", "-t", &tag, "base"])
+        .ok();
     env
 }
 
@@ -214,6 +220,92 @@ fn steps_of_a_foreign_platform_run_whatever_they_start() {
     fs::create_dir(env.path("qemu")).expect("mkdir");
     symlink(installed, env.path("qemu/qemu-aarch64-static")).expect("link");
     configured(&env.at("qemu")).ok();
+    env.nothing_left();
+}
+
+#[test]
+fn steps_of_every_machine_run() {
+    let machines = [
+        ("linux/386", "386", "i386", "x86_64"),
+        ("linux/arm/v7", "arm", "armhf", "armv7l"),
+        ("linux/ppc64le", "ppc64le", "ppc64el", "ppc64le"),
+        ("linux/s390x", "s390x", "s390x", "s390x"),
+    ];
+    let env = world_of(&machines.map(|(platform, name, debian, _)| (platform, name, debian)));
+    env.write("ctx/script", SCRIPT);
+    env.write(
+        "ctx/Dockerfile",
+        "FROM REGISTRY/foreign/base:1\nARG TARGETPLATFORM\nCOPY --chmod=755 script /bin/script\n\
+         RUN echo $TARGETPLATFORM > /said && sh -c 'script nested & wait' >> /said\n\
+         RUN [\"/bin/script\", \"direct\"]\n",
+    );
+    let output = format!("type=local,dest={}", env.at("out"));
+    let platforms = machines.map(|(platform, ..)| platform).join(",");
+    env.cbs(&["build", "--platform", &platforms, "-o", &output, "ctx"]).ok();
+    for (platform, _, _, machine) in machines {
+        let folder = env.path("out").join(platform.replace('/', "_"));
+        let said = fs::read_to_string(folder.join("said")).expect(platform);
+        assert_eq!(said, format!("{platform}\nnested says {machine} and {machine}\n"));
+    }
+    // An amd64 kernel runs 386 itself; its name for the machine stays, as with other builders.
+    env.write("c.toml", "[build]\nemulation = \"never\"\n");
+    let config = env.at("c.toml");
+    let build = |platform: &str| {
+        env.cbs(&[
+            "--config",
+            &config,
+            "build",
+            "--no-cache",
+            "--platform",
+            platform,
+            "ctx",
+        ])
+    };
+    build("linux/386").ok();
+    build("linux/arm/v7").fails_with(&["linux/arm/v7", "switched off"]);
+    env.nothing_left();
+}
+
+/// A program for riscv64, for which Debian 12 has no busybox: it says so and ends with 42.
+fn riscv64() -> Vec<u8> {
+    const TEXT: &[u8] = b"riscv64 ran\n";
+    // li a7, write; li a0, 1; auipc a1, 0; addi a1, a1, 28; li a2, 12; ecall; li a7, exit; li a0, 42; ecall
+    let code: [u32; 9] = [
+        64 << 20 | 17 << 7 | 0x13,
+        1 << 20 | 10 << 7 | 0x13,
+        11 << 7 | 0x17,
+        28 << 20 | 11 << 15 | 11 << 7 | 0x13,
+        (TEXT.len() as u32) << 20 | 12 << 7 | 0x13,
+        0x73,
+        93 << 20 | 17 << 7 | 0x13,
+        42 << 20 | 10 << 7 | 0x13,
+        0x73,
+    ];
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    file.extend([2, 0, 243, 0, 1, 0, 0, 0]);
+    for number in [0x1_0078_u64, 64, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    let size = 120 + 36 + TEXT.len() as u64;
+    for number in [0, 0x1_0000, 0x1_0000, size, size, 0x1000] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    file.extend(TEXT);
+    file
+}
+
+#[test]
+fn a_step_for_riscv64_runs() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let env = TestEnv::new();
+    env.write("ctx/Dockerfile", "FROM scratch\nCOPY program /\nRUN [\"/program\"]\n");
+    fs::write(env.path("ctx/program"), riscv64()).expect("write");
+    fs::set_permissions(env.path("ctx/program"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    env.cbs(&["build", "--progress=plain", "--platform", "linux/riscv64", "ctx"])
+        .fails_with(&["riscv64 ran", "exit code: 42"]);
     env.nothing_left();
 }
 

@@ -273,6 +273,71 @@ mod tests {
         assert!(line.len() < 1920, "the kernel's limit");
     }
 
+    /// A line for the kernel as the bytes of its magic and its mask.
+    fn magic_and_mask(line: &str) -> (Vec<u8>, Vec<u8>) {
+        let bytes = |text: &str| {
+            let (mut bytes, mut rest) = (Vec::new(), text);
+            while let Some(character) = rest.chars().next() {
+                match rest.strip_prefix("\\x") {
+                    Some(digits) => {
+                        bytes.push(u8::from_str_radix(&digits[..2], 16).expect("two digits"));
+                        rest = &digits[2..];
+                    }
+                    None => {
+                        bytes.push(character as u8);
+                        rest = &rest[1..];
+                    }
+                }
+            }
+            bytes
+        };
+        let fields: Vec<&str> = line.split(':').collect();
+        (bytes(fields[4]), bytes(fields[5]))
+    }
+
+    #[test]
+    fn every_machine_is_told_as_qemus_package_tells_it() {
+        let mut compared = 0;
+        for machine in &MACHINES {
+            // What is of this machine has no file there.
+            let Ok(theirs) = std::fs::read_to_string(format!("/usr/lib/binfmt.d/qemu-{}.conf", machine.qemu)) else {
+                continue;
+            };
+            let ours = String::from_utf8(registration(machine, Path::new("/q"))).expect("ASCII");
+            let matches = |line: &str, header: &[u8]| {
+                let (magic, mask) = magic_and_mask(line);
+                let bytes = magic.iter().zip(&mask).zip(header);
+                magic.len() == header.len()
+                    && bytes
+                        .into_iter()
+                        .all(|((magic, mask), byte)| (magic ^ byte) & mask == 0)
+            };
+            let is_little = machine.data == 1;
+            let mut shared_object = machine.header();
+            shared_object[if is_little { 16 } else { 17 }] = 3;
+            let mut relocatable = machine.header();
+            relocatable[if is_little { 16 } else { 17 }] = 1;
+            let other = MACHINES
+                .iter()
+                .filter(|other| other.qemu != machine.qemu)
+                .map(Machine::header);
+            let headers = [machine.header(), shared_object, relocatable].into_iter().chain(other);
+            for header in headers {
+                assert_eq!(
+                    matches(&ours, &header),
+                    matches(theirs.trim(), &header),
+                    "{}: {header:x?}",
+                    machine.qemu
+                );
+            }
+            assert!(matches(&ours, &machine.header()), "{}", machine.qemu);
+            compared += 1;
+        }
+        if compared == 0 {
+            eprintln!("SKIPPED: no qemu-user-static");
+        }
+    }
+
     #[test]
     fn native_platforms_need_nothing() {
         let platform = pb::Platform {
