@@ -389,7 +389,7 @@ fn resources(limits: &cbs_frontends::dockerfile::Resources) -> cbs_exec::launch:
         cpu_quota: Some(limits.cpu_quota).filter(|&quota| quota != 0),
         cpuset_cpus: text(&limits.cpuset_cpus),
         cpuset_mems: text(&limits.cpuset_mems),
-        pids: None,
+        pids: Some(limits.pids).filter(|&pids| pids > 0),
         parent: None,
     }
 }

@@ -246,7 +246,7 @@ pub(crate) struct BuildArgs {
     /// Write the image's digest to a file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) iidfile: Option<PathBuf>,
-    /// Limits of each step: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems
+    /// Limits of each step: memory, memory-swap, cpu-shares, cpu-period, cpu-quota, cpuset-cpus, cpuset-mems, pids
     #[arg(long, value_name = "NAME=VALUE[,…]")]
     pub(crate) resource: Vec<String>,
     /// Source policies; not evaluated yet and refused

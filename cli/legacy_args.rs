@@ -74,7 +74,7 @@ impl LegacyArgs {
         given: &[String],
         literal: fn(&str) -> String,
     ) -> anyhow::Result<Map<String, Value>> {
-        const NAMES: [&str; 7] = [
+        const NAMES: [&str; 8] = [
             "memory",
             "memory-swap",
             "cpu-shares",
@@ -82,6 +82,7 @@ impl LegacyArgs {
             "cpu-quota",
             "cpuset-cpus",
             "cpuset-mems",
+            "pids",
         ];
         let mut limits: Map<String, Value> = self
             .limits()

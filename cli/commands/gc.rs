@@ -105,8 +105,9 @@ pub(crate) fn run(global: &Global, args: &GcArgs) -> anyhow::Result<ExitCode> {
     };
     let store = open_store(global, Access::ReadWrite)?;
     // What is left of killed builds goes as well, in the store and out of it.
+    use cbs_exec::launch::SweepDepth;
     let facts = cbs_exec::launch::probe::Facts::probe();
-    let is_swept = facts.sweep_groups();
+    let is_swept = facts.sweep_groups(SweepDepth::Parents);
     let dry_run = if args.dry_run { DryRun::Yes } else { DryRun::No };
     let mut documents = Vec::new();
     for rule in &rules {
@@ -131,7 +132,7 @@ pub(crate) fn run(global: &Global, args: &GcArgs) -> anyhow::Result<ExitCode> {
     }
     if !is_swept {
         // What was dying when this began.
-        facts.sweep_groups();
+        facts.sweep_groups(SweepDepth::Parents);
     }
     Ok(ExitCode::SUCCESS)
 }

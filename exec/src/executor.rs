@@ -13,7 +13,7 @@ use cbs_store::ingest::Scan;
 use cbs_store::{KnownIds, Snapshot};
 
 use crate::config::{ExecConfig, SecretSource};
-use crate::launch::{CancelHandle, ExitStatus, Launcher, OverlayXattrs, probe};
+use crate::launch::{CancelHandle, ExitStatus, Launcher, OverlayXattrs, SweepDepth, probe};
 use crate::rootless::{self, Standing};
 use crate::{blocking, file, ops, run, source};
 
@@ -53,7 +53,7 @@ impl LocalExecutor {
     /// Takes the services; nothing is mounted or started yet. Cgroups that killed processes left are removed.
     pub fn new(config: ExecConfig) -> Self {
         let facts = probe::Facts::probe();
-        let sweeps_again = !facts.sweep_groups();
+        let sweeps_again = !facts.sweep_groups(SweepDepth::Own);
         Self(Arc::new(Shared {
             mount: Mutex::new(None),
             launcher: OnceLock::new(),
@@ -104,7 +104,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if self.sweeps_again {
             // What stays now is the next command's.
-            self.facts.sweep_groups();
+            self.facts.sweep_groups(SweepDepth::Own);
         }
     }
 }

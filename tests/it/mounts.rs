@@ -47,6 +47,24 @@ fn binds_come_from_contexts_stages_and_images_as_root() {
 }
 
 #[test]
+fn binds_come_from_images_of_a_registry_as_root() {
+    let env = crate::env::TestEnv::with_registry();
+    env.write(
+        "ctx/Dockerfile",
+        "FROM REGISTRY/cbs-test/busybox:1\n\
+         RUN --mount=from=REGISTRY/cbs-test/busybox:1,target=/whole cmp /whole/bin/busybox /bin/busybox && ! touch /whole/x\n\
+         RUN --mount=from=REGISTRY/cbs-test/busybox:1,source=/bin/busybox,target=/tool,rw cmp /tool /bin/busybox && echo x > /tool\n\
+         RUN --mount=type=cache,from=REGISTRY/cbs-test/busybox:1,source=/bin,target=/c test -x /c/busybox && echo made > /c/made\n\
+         RUN --mount=type=cache,from=REGISTRY/cbs-test/busybox:1,source=/bin,target=/c cat /c/made > /got\n\
+         RUN test ! -e /whole && test ! -e /tool && test ! -e /c\n",
+    );
+    let output = format!("type=local,dest={}", env.at("out"));
+    env.cbs(&["build", "--output", &output, "ctx"]).ok();
+    assert_eq!(out(&env, "got"), "made\n");
+    env.nothing_left();
+}
+
+#[test]
 fn caches_are_kept_shared_and_kept_apart_as_root() {
     let env = world();
     env.write("ctx/seed/start", "seeded\n");
@@ -200,6 +218,35 @@ fn secrets_are_seen_by_their_step_alone_as_root() {
         .into();
     said.ok();
     assert_eq!(out(&env, "file"), "from a file\n");
+    // Without a source it is the variable of that name, or the file; both can be said, too.
+    fs::write(env.path("CBS_IT_FILE"), "a file of that name\n").expect("write");
+    let step = "RUN --mount=type=secret,id=CBS_IT_TOKEN,env=A --mount=type=secret,id=CBS_IT_FILE,env=B \\\n \
+        --mount=type=secret,id=typed,env=C --mount=type=secret,id=file echo $A $B $C > /all; cat /run/secrets/file >> /all\n";
+    env.write("ctx/Dockerfile", &format!("FROM scratch\nCOPY rootfs /\n{step}"));
+    let said: crate::env::Said = env
+        .cbs_command(&[
+            "build",
+            "--secret",
+            "id=CBS_IT_TOKEN",
+            "--secret",
+            "id=CBS_IT_FILE,src=CBS_IT_FILE",
+            "--secret",
+            "type=env,id=typed,env=CBS_IT_TOKEN",
+            "--secret",
+            &format!("type=file,id=file,source={}", env.at("token")),
+            "--output",
+            &output,
+            "ctx",
+        ])
+        .env("CBS_IT_TOKEN", "by its own name")
+        .output()
+        .expect("cbs starts")
+        .into();
+    said.ok();
+    assert_eq!(
+        out(&env, "all"),
+        "by its own name a file of that name by its own name\nanother value\n"
+    );
     let step = "RUN --mount=type=secret,id=absent,required=true true\n";
     build(&env, step, &[]).fails_with(&["absent", "--secret id=absent"]);
     build(&env, step, &["--secret", "id=absent,src=/nowhere"]).fails_with(&["/nowhere"]);

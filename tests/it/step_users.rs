@@ -174,3 +174,136 @@ fn steps_are_put_into_cgroups_with_limits_as_root() {
     build(&env, "RUN true\n", &["--cgroup-parent", "../up", "--no-cache"]).ok();
     env.nothing_left();
 }
+
+/// A file of a step's cgroup, in whichever version this machine has.
+const LIMIT: &str =
+    "limit() { for f in $1/$2 $2 $3; do test -e /sys/fs/cgroup/$f && cat /sys/fs/cgroup/$f && return; done; }";
+
+#[test]
+fn every_limit_has_its_flag_as_root() {
+    let env = world();
+    let step = format!(
+        "RUN {LIMIT}; (limit memory memory.limit_in_bytes memory.max; \
+         limit cpu cpu.shares cpu.weight; limit cpu cpu.cfs_quota_us cpu.max; limit cpu cpu.cfs_period_us cpu.max; \
+         limit cpuset cpuset.cpus; limit cpuset cpuset.mems; limit pids pids.max) > /limits\n"
+    );
+    let version_1 = ["50331648", "256", "20000", "50000", "0", "0", "77"];
+    let version_2 = ["50331648", "10", "20000 50000", "20000 50000", "0", "0", "77"];
+    let flags = [
+        "--memory=48m",
+        "--memory-swap=96m",
+        "--cpu-shares=256",
+        "--cpu-quota=20000",
+        "--cpu-period=50000",
+        "--cpuset-cpus=0",
+        "--cpuset-mems=0",
+        "--resource=pids=77",
+    ];
+    let check = |said: crate::env::Said| {
+        let said = said.ok();
+        assert!(!said.stderr.contains("was not set"), "{}", said.stderr);
+        let got = out(&env, "limits");
+        let got: Vec<&str> = got.lines().collect();
+        assert!(got == version_1 || got == version_2, "{got:?}");
+    };
+    check(build(&env, &step, &flags));
+    let resource = "memory=48m,memory-swap=96m,cpu-shares=256,cpu-quota=20000,cpu-period=50000,cpuset-cpus=0,cpuset-mems=0,pids=77";
+    check(build(&env, &step, &["--no-cache", "--resource", resource]));
+    let output = format!("type=local,dest={}", env.at("out"));
+    env.write(
+        "ctx/docker-bake.hcl",
+        &format!(
+            "target \"default\" {{\n  output = [\"{output}\"]\n  resources = {{ memory = \"48m\", memory-swap = \"96m\", cpu-shares = 256, \
+             cpu-quota = 20000, cpu-period = 50000, cpuset-cpus = \"0\", cpuset-mems = \"0\", pids = 77 }}\n}}\n"
+        ),
+    );
+    let mut command = env.cbs_command(&["bake", "--no-cache", "--allow", "fs=*"]);
+    check(
+        command
+            .current_dir(env.path("ctx"))
+            .output()
+            .expect("cbs starts")
+            .into(),
+    );
+    for (flag, needles) in [
+        ("--resource=pids=some", &["pids", "some"][..]),
+        ("--resource=pids=-5", &["pids", "negative"]),
+        ("--memory=lots", &["--memory", "lots"]),
+        ("--cpuset-cpus=9999", &["cpuset-cpus was not set"]),
+    ] {
+        let said = build(&env, "RUN true\n", &["--no-cache", flag]);
+        for needle in needles {
+            assert!(said.stderr.contains(needle), "{flag}: {}", said.stderr);
+        }
+    }
+    env.nothing_left();
+}
+
+#[test]
+fn limits_hold_as_root() {
+    let env = world();
+    // More processes than it may have: that is the shell's to say.
+    let forks = "RUN (i=0; while [ $i -lt 60 ]; do sleep 100 & i=$((i+1)); done) 2> /said; test -s /said\n";
+    build(&env, forks, &["--resource=pids=20"]).ok();
+    build(&env, "RUN tail -c 200000000 /dev/zero > /dev/null\n", &["--memory=32m"]).fails_with(&["lack of memory"]);
+    // The process that ran out need not be the step's first.
+    build(
+        &env,
+        "RUN sh -c 'tail -c 200000000 /dev/zero > /dev/null'; exit 3\n",
+        &["--memory=32m"],
+    )
+    .fails_with(&["lack of memory"]);
+    build(&env, "RUN ulimit -f 4; dd if=/dev/zero of=/big bs=1k count=100\n", &[]).fails_with(&["exit code"]);
+    build(
+        &env,
+        "RUN dd if=/dev/zero of=/dev/shm/x bs=1k count=200\n",
+        &["--shm-size=100k"],
+    )
+    .fails_with(&["No space left"]);
+    // A stack that never ends: the kernel's signal, by its number.
+    build(
+        &env,
+        "RUN [\"/bin/sh\", \"-c\", \"f() { f; }; f\"]\n",
+        &["--ulimit", "stack=1000000"],
+    )
+    .fails_with(&["killed by signal 11"]);
+    env.nothing_left();
+}
+
+#[test]
+fn the_group_of_a_killed_build_goes_with_the_next_of_its_parent_as_root() {
+    let env = world();
+    let parent = format!("it-killed-{}", std::process::id());
+    let find = format!("find /sys/fs/cgroup -type d -path '*/{parent}/cbs-*' 2>/dev/null; true");
+    let groups = || env.tool("sh", &["-c", &find]).ok().stdout;
+    env.write(
+        "ctx/Dockerfile",
+        "FROM scratch\nCOPY rootfs /\nRUN touch /begun; sleep 98765\n",
+    );
+    for next in ["build", "gc"] {
+        let mut command = env.cbs_command(&["build", "--progress", "quiet", "--cgroup-parent", &parent, "ctx"]);
+        let mut building = Running(command.spawn().expect("cbs starts"));
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while env.tool("sh", &["-c", "ls store/work/*/run*/upper/begun"]).code != 0 {
+            assert!(std::time::Instant::now() < end, "the step never ran");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        building.0.kill().expect("kill");
+        building.0.wait().expect("wait");
+        assert!(groups().contains(&format!("cbs-{}-", building.0.id())));
+        // What was still dying when the first one looked is gone when the second one does.
+        for _ in 0..2 {
+            if next == "gc" {
+                env.cbs(&["gc"]).ok();
+            } else {
+                env.write("next/Dockerfile", "FROM scratch\nCOPY rootfs /\nRUN true\n");
+                env.tool("cp", &["-r", &env.at("ctx/rootfs"), &env.at("next")]).ok();
+                env.cbs(&["build", "--no-cache", "--cgroup-parent", &parent, "next"])
+                    .ok();
+            }
+        }
+        assert_eq!(groups(), "", "after {next}");
+    }
+    let remove = format!("find /sys/fs/cgroup -depth -type d -name {parent} -exec rmdir {{}} +");
+    env.tool("sh", &["-c", &remove]).ok();
+}

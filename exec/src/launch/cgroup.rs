@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use super::report::UnmetLimit;
 use super::spec::Resources;
 use abandoned::Owner;
+pub use abandoned::SweepDepth;
 
 /// What version 2 is told to hand down.
 const CONTROLLERS: [&str; 4] = ["+cpu", "+cpuset", "+memory", "+pids"];
@@ -91,6 +92,12 @@ impl Cgroups {
         self.prepared.get_or_init(|| self.prepare());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = self.owner.name(number);
+        if resources.parent.is_some()
+            && let Ok(parent) = below(resources.parent.as_deref())
+        {
+            // Nobody else looks there, but a gc.
+            self.base.sweep_parent(&parent);
+        }
         let made = below(resources.parent.as_deref()).and_then(|parent| match &self.base {
             CgroupBase::None => Err(io::Error::other("no cgroup may be made here")),
             CgroupBase::Unified(base) => make_unified(&base.join(&parent).join(name), &unified_settings(resources)),

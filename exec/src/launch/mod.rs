@@ -34,6 +34,7 @@ mod sys;
 pub mod users;
 
 pub use cancel::CancelHandle;
+pub use cgroup::SweepDepth;
 pub use error::{ExecError, LaunchError, SpecError};
 pub use helper::{Helper, HelperNetwork, HelperSpec, in_network};
 pub use launcher::Launcher;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
 
-use super::cgroup::CgroupBase;
+use super::cgroup::{CgroupBase, SweepDepth};
 use super::overlay;
 use super::plan::{CgroupView, DeviceSupply, HostSysfs, LegacyHierarchy, LegacyVersion, Surroundings};
 use super::spec::{ContainerSpec, OverlayMount, OverlayXattrs};
@@ -105,8 +105,8 @@ impl Facts {
     }
 
     /// Removes the cgroups that killed processes left; false when some were still in use and want another sweep.
-    pub fn sweep_groups(&self) -> bool {
-        self.base.sweep()
+    pub fn sweep_groups(&self, depth: SweepDepth) -> bool {
+        self.base.sweep(depth)
     }
 
     pub(super) fn cgroup_base(&self) -> CgroupBase {

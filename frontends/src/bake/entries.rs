@@ -89,6 +89,8 @@ pub struct Resources {
     pub cpuset_cpus: Option<String>,
     /// Memory nodes that may be used.
     pub cpuset_mems: Option<String>,
+    /// Processes and threads at once; buildx has no such limit.
+    pub pids: Option<i64>,
 }
 
 /// Why the text of an entry cannot be used.
@@ -340,6 +342,7 @@ impl Resources {
         replace(&mut self.cpu_quota, &other.cpu_quota);
         replace(&mut self.cpuset_cpus, &other.cpuset_cpus);
         replace(&mut self.cpuset_mems, &other.cpuset_mems);
+        replace(&mut self.pids, &other.pids);
     }
 
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), EntryError> {
@@ -359,6 +362,7 @@ impl Resources {
             "cpu-quota" => self.cpu_quota = integer()?,
             "cpuset-cpus" => self.cpuset_cpus = text(),
             "cpuset-mems" => self.cpuset_mems = text(),
+            "pids" => self.pids = integer()?,
             _ => {
                 return Err(EntryError::UnknownKey {
                     key: String::from(key),

@@ -187,6 +187,7 @@ fn resources_json(resources: &Resources) -> Map<String, Json> {
         ("cpu-shares", resources.cpu_shares),
         ("cpu-period", resources.cpu_period),
         ("cpu-quota", resources.cpu_quota),
+        ("pids", resources.pids),
     ] {
         if let Some(number) = number {
             writer.0.insert(String::from(key), Json::from(number));

@@ -36,31 +36,72 @@ impl Owner {
     }
 }
 
+/// How far a sweep looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SweepDepth {
+    /// Among groups that were made where groups are made.
+    Own,
+    /// Among those below parents that builds were told, too.
+    Parents,
+}
+
 impl CgroupBase {
     /// Removes the groups of processes that are no more, and kills what still runs in them; false when some would not go,
     /// since what is in them is only just dying.
-    pub(in crate::launch) fn sweep(&self) -> bool {
-        let directories = match self {
-            Self::None => Vec::new(),
-            Self::Unified(base) => vec![base.as_path()],
-            Self::Legacy(bases) => bases.iter().map(|(_, base)| base.as_path()).collect(),
-        };
+    pub(in crate::launch) fn sweep(&self, depth: SweepDepth) -> bool {
         let mut all_gone = true;
-        for base in directories {
-            for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-                let name = entry.file_name();
-                let Some(name) = name.to_str().filter(|name| is_abandoned(name)) else {
-                    continue;
-                };
-                let is_gone = fs::remove_dir(entry.path()).is_ok();
-                if !is_gone && name.rsplit('-').next() == Some(&pid_namespace()) {
-                    kill_all(&entry.path());
-                }
-                all_gone &= is_gone;
-            }
+        for base in self.directories() {
+            all_gone &= match depth {
+                SweepDepth::Own => sweep_directory(base),
+                SweepDepth::Parents => sweep_below(base),
+            };
         }
         all_gone
     }
+
+    /// The same for the groups below one parent.
+    pub(super) fn sweep_parent(&self, parent: &Path) {
+        for base in self.directories() {
+            sweep_directory(&base.join(parent));
+        }
+    }
+
+    fn directories(&self) -> Vec<&Path> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Unified(base) => vec![base.as_path()],
+            Self::Legacy(bases) => bases.iter().map(|(_, base)| base.as_path()).collect(),
+        }
+    }
+}
+
+/// The same for one directory.
+fn sweep_directory(directory: &Path) -> bool {
+    let mut all_gone = true;
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_abandoned(name)) else {
+            continue;
+        };
+        let is_gone = fs::remove_dir(entry.path()).is_ok();
+        if !is_gone && name.rsplit('-').next() == Some(&pid_namespace()) {
+            kill_all(&entry.path());
+        }
+        all_gone &= is_gone;
+    }
+    all_gone
+}
+
+/// The same for all directories below this one that are nobody's group. Dear where there are many.
+fn sweep_below(directory: &Path) -> bool {
+    let mut all_gone = sweep_directory(directory);
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder && !entry.file_name().as_encoded_bytes().starts_with(b"cbs-") {
+            all_gone &= sweep_below(&entry.path());
+        }
+    }
+    all_gone
 }
 
 /// Whether a group's name says that it belongs to a process that is no more.

@@ -105,6 +105,7 @@ pub(super) fn resources(given: Option<&entries::Resources>) -> Result<Resources,
         cpu_quota: given.cpu_quota.unwrap_or(0),
         cpuset_cpus: given.cpuset_cpus.clone().unwrap_or_default(),
         cpuset_mems: given.cpuset_mems.clone().unwrap_or_default(),
+        pids: positive(given.pids, "pids")?,
     })
 }
 

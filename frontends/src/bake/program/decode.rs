@@ -294,6 +294,7 @@ fn resources(value: &Value) -> Result<Resources, String> {
         ("cpu-quota", Type::Number),
         ("cpuset-cpus", Type::String),
         ("cpuset-mems", Type::String),
+        ("pids", Type::Number),
     ]);
     let object = converted(value, &wanted)?;
     let Some(members) = object.as_members() else {
@@ -314,6 +315,7 @@ fn resources(value: &Value) -> Result<Resources, String> {
         cpu_quota: integer("cpu-quota")?,
         cpuset_cpus: member_text(members, "cpuset-cpus"),
         cpuset_mems: member_text(members, "cpuset-mems"),
+        pids: integer("pids")?,
     })
 }
 

@@ -184,6 +184,7 @@ fn resources_value(resources: &Resources) -> Value {
         ("cpu-quota", number(resources.cpu_quota)),
         ("cpuset-cpus", text_value(resources.cpuset_cpus.as_deref())),
         ("cpuset-mems", text_value(resources.cpuset_mems.as_deref())),
+        ("pids", number(resources.pids)),
     ])
 }
 

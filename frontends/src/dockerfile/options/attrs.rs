@@ -87,6 +87,7 @@ impl BuildOptions {
             "cpuquota" if !value.is_empty() => self.resources.cpu_quota = number(1)?,
             "cpusetcpus" => self.resources.cpuset_cpus = value.to_owned(),
             "cpusetmems" => self.resources.cpuset_mems = value.to_owned(),
+            "pids" if !value.is_empty() => self.resources.pids = unsigned()?,
             _ => {}
         }
         Ok(())

@@ -116,6 +116,8 @@ pub struct Resources {
     pub cpuset_cpus: String,
     /// Memory nodes such as `0,1`.
     pub cpuset_mems: String,
+    /// Processes and threads at once.
+    pub pids: u64,
 }
 
 /// Where COPY and ADD take files from.
