@@ -42,16 +42,17 @@ class Run:
 
 
 def run(command, **kwargs):
-    kwargs.setdefault("stdin", subprocess.DEVNULL)
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs)
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit("%s failed (%d):\n%s" % (command, process.returncode, output.decode(errors="replace")[-3000:]))
-    return Run(seconds, usage.ru_maxrss * 1024)
+    """Through `launch.py`: what this process holds would count as the command's."""
+    report, told = os.pipe()
+    launcher = [sys.executable, "-I", "-S", os.path.join(HERE, "launch.py"), str(told), *command]
+    with os.fdopen(report, "rb") as figures:
+        result = subprocess.run(launcher, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                pass_fds=[told], check=False, **kwargs)
+        os.close(told)
+        code, seconds, rss = figures.read().split() or (b"-1", 0, 0)
+    if int(code) or result.returncode:
+        sys.exit("%s failed (%d):\n%s" % (command, int(code), result.stdout.decode(errors="replace")[-3000:]))
+    return Run(float(seconds), int(rss) * 1024)
 
 
 class Bench(MoreRows):
