@@ -157,16 +157,14 @@ fn a_step_that_outlived_its_guard_is_ended_by_the_next_command_as_root() {
     let env = crate::steps::world();
     let mark = format!("9{:06}", std::process::id());
     // The kernel lets go of a process that changes its user, so that nothing but the guard would end this one.
-    let step = format!("RUN exec /bin/busybox su app -c 'touch /tmp/begun; exec sleep {mark}'\n");
-    env.write(
-        "ctx/Dockerfile",
-        &format!("FROM scratch\nCOPY rootfs /\nRUN chmod 1777 /tmp\n{step}"),
-    );
+    let step = format!("RUN exec /bin/busybox su app -c 'exec sleep {mark}'\n");
+    env.write("ctx/Dockerfile", &format!("FROM scratch\nCOPY rootfs /\n{step}"));
     let mut command = env.cbs_command(&["build", "--memory", "300m", "--progress", "quiet", "ctx"]);
     let mut building = Running(command.spawn().expect("cbs starts"));
-    let is_there = |pattern: &str| env.tool("pgrep", &["-f", pattern]).code == 0;
+    let sleeping = format!("^sleep {mark}$");
+    let is_there = || env.tool("pgrep", &["-f", &sleeping]).code == 0;
     let begun = Instant::now();
-    while env.tool("sh", &["-c", "ls store/work/*/run*/upper/tmp/begun"]).code != 0 {
+    while !is_there() {
         assert!(begun.elapsed() < Duration::from_secs(60), "the step never started");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -175,11 +173,10 @@ fn a_step_that_outlived_its_guard_is_ended_by_the_next_command_as_root() {
         .ok();
     env.tool("kill", &["-KILL", &id.to_string()]).ok();
     building.0.wait().expect("wait");
-    let sleeping = format!("^sleep {mark}$");
-    assert!(is_there(&sleeping), "nobody is left to end it");
+    assert!(is_there(), "nobody is left to end it");
     env.cbs(&["gc"]).ok();
     let begun = Instant::now();
-    while is_there(&sleeping) {
+    while is_there() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it still runs");
         std::thread::sleep(Duration::from_millis(10));
     }
