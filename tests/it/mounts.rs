@@ -116,31 +116,32 @@ fn caches_are_kept_shared_and_kept_apart_as_root() {
 #[test]
 fn sharing_says_who_waits_for_whom_as_root() {
     let env = world();
-    // Two steps at once, each says when it comes and goes; the first one goes while the other is there.
-    let steps = |sharing: &str| {
-        let step = |name: &str, time: &str| {
+    let steps = |sharing: &str, script: &dyn Fn(&str, &str) -> String| {
+        let step = |name: &str, other: &str| {
             format!(
                 "FROM base AS {name}\nRUN --mount=type=cache,target=/c,id={sharing},sharing={sharing} \
-                 ls /c > /seen; touch /c/{name}; sleep {time}; rm /c/{name}; ls /c > /after\n"
+                 --mount=type=cache,target=/sync,id=sync-{sharing} {}\n",
+                script(name, other)
             )
         };
         format!(
-            "{}{}FROM scratch\nCOPY --from=a /seen /after /a/\nCOPY --from=b /seen /after /b/\n",
-            step("a", "0.7"),
-            step("b", "1.2")
+            "{}{}FROM scratch\nCOPY --from=a /seen /a\nCOPY --from=b /seen /b\n",
+            step("a", "b"),
+            step("b", "a")
         )
     };
-    for (sharing, meet) in [("shared", true), ("private", false), ("locked", false)] {
-        build(&env, &steps(sharing), &["--jobs", "2", "--no-cache"]).ok();
-        let seen = [
-            out(&env, "a/seen"),
-            out(&env, "b/seen"),
-            out(&env, "a/after"),
-            out(&env, "b/after"),
-        ]
-        .concat();
-        assert_eq!(!seen.is_empty(), meet, "sharing={sharing}: {seen:?}");
+    // Both run at once and wait until the other one does; only who shares sees what it made.
+    let meet = |name: &str, other: &str| {
+        format!("touch /c/{name} /sync/{name}; until test -e /sync/{other}; do sleep 0.02; done; ls /c > /seen")
+    };
+    for (sharing, want) in [("shared", ["a\nb\n", "a\nb\n"]), ("private", ["a\n", "b\n"])] {
+        build(&env, &steps(sharing, &meet), &["--jobs", "2", "--no-cache"]).ok();
+        assert_eq!([out(&env, "a"), out(&env, "b")], want, "sharing={sharing}");
     }
+    // One comes after the other: nobody sees what is there for as long as a step runs.
+    let alone = |name: &str, _other: &str| format!("ls /c > /seen; touch /c/{name}; sleep 0.3; rm /c/{name}");
+    build(&env, &steps("locked", &alone), &["--jobs", "2", "--no-cache"]).ok();
+    assert_eq!([out(&env, "a"), out(&env, "b")], ["", ""]);
     env.nothing_left();
 }
 

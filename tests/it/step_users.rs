@@ -50,6 +50,7 @@ fn users_are_those_of_the_image_as_root() {
     }
     build(&env, "USER nobody-of-that-name\nRUN true\n", &[]).fails_with(&["nobody-of-that-name", "passwd"]);
     build(&env, "USER app:no-group\nRUN true\n", &[]).fails_with(&["no-group", "group"]);
+    build(&env, "USER app:\nRUN id -g > /tmp/g\n", &["--output", "type=image"]).fails_with(&["app:"]);
     // An image's own HOME stands.
     build(
         &env,
