@@ -100,7 +100,7 @@ fn eight_builds_beside_gc_run_each_step_once_as_root() {
             let dest = format!("type=oci,compression=zstd,dest={}", env.at(&format!("out{number}.tar")));
             // Four times the same, and four that differ in the last step.
             let (target, name) = if number < 4 {
-                ("common", String::new())
+                ("common", "NAME".to_owned())
             } else {
                 ("last", format!("NAME={number}"))
             };
