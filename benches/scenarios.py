@@ -37,8 +37,10 @@ ON_REQUEST = ("million",)
 class Run:
     """Wall seconds and peak resident bytes of one command and its children."""
 
-    def __init__(self, seconds, rss):
+    def __init__(self, seconds, rss, plain=None):
         self.seconds, self.rss = seconds, rss
+        # The same with the plain lower layer.
+        self.plain = plain
 
 
 def run(command, **kwargs):
@@ -98,13 +100,30 @@ class Bench(MoreRows):
     def best(self, measure):
         return min((measure() for _ in range(self.args.rounds)), key=lambda result: result.seconds)
 
+    def both(self, measure, before=lambda: None):
+        """For what runs containers: the best round of each lower layer, `before` done for each."""
+        before()
+        result = self.best(measure)
+        if self.args.lower_mode == "both":
+            os.environ["CBS_LOWER_MODE"] = "plain"
+            before()
+            result.plain = self.best(measure)
+            del os.environ["CBS_LOWER_MODE"]
+        return result
+
     def row(self, name, result, limit, baseline, budget):
         ratio = result.seconds / baseline.seconds
         self.rows.append({"scenario": name, "seconds": round(result.seconds, 4), "peak_rss_mb": round(result.rss / 1e6, 1),
                           "baseline": limit, "baseline_seconds": round(baseline.seconds, 4), "ratio": round(ratio, 2),
                           "budget": budget})
-        print("%-38s %8.3f s %7.1f MB   %-30s %8.3f s  %6.2fx   budget %s" % (
-            name, result.seconds, result.rss / 1e6, limit, baseline.seconds, ratio, budget), flush=True)
+        plain = ""
+        if result.plain:
+            plain_ratio = result.plain.seconds / baseline.seconds
+            self.rows[-1].update(plain_seconds=round(result.plain.seconds, 4), plain_ratio=round(plain_ratio, 2),
+                                 plain_peak_rss_mb=round(result.plain.rss / 1e6, 1))
+            plain = "   plain %.3f s %.2fx" % (result.plain.seconds, plain_ratio)
+        print("%-38s %8.3f s %7.1f MB   %-30s %8.3f s  %6.2fx   budget %s%s" % (
+            name, result.seconds, result.rss / 1e6, limit, baseline.seconds, ratio, budget, plain), flush=True)
 
     # -- inputs
 
@@ -135,7 +154,7 @@ class Bench(MoreRows):
         context = self.context("steps", "FROM base\n" + "".join("RUN echo %d > /f%d\n" % (i, i) for i in range(50)))
         script = "for i in $(seq 50); do unshare -mpuif chroot %s /bin/sh -c 'echo 1 >/dev/null'; done" % self.rootfs
         bare = self.best(lambda: run(["sh", "-c", script]))
-        self.row("50 RUN steps, cold", self.best(lambda: self.cbs(self.fresh("steps-store"), context)),
+        self.row("50 RUN steps, cold", self.both(lambda: self.cbs(self.fresh("steps-store"), context)),
                  "50 x unshare, chroot, sh", bare, "0.7 s")
         start = self.best(lambda: run([self.args.cbs, "--version"]))
         self.row("50 RUN steps, nothing changed", self.best(lambda: self.cbs("steps-store", context)),
@@ -146,7 +165,7 @@ class Bench(MoreRows):
         collect = "FROM scratch\n" + "".join("COPY --from=s%d /out /out%d\n" % (i, i) for i in range(64))
         context = self.context("parallel", "".join(stages) + collect)
         self.row("64 parallel stages sleeping 0.2 s",
-                 self.best(lambda: self.cbs(self.fresh("parallel-store"), context, "--jobs", "64")),
+                 self.both(lambda: self.cbs(self.fresh("parallel-store"), context, "--jobs", "64")),
                  "sleep 0.2", run(["sleep", "0.2"]), "0.8 s")
 
     def big_context(self):
@@ -207,12 +226,14 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="size of the inputs; below 1 for a quick look")
-    parser.add_argument("--lower-mode", choices=("data-only", "plain"), help="what RUN's lower layer is, instead of the best")
+    parser.add_argument("--lower-mode", choices=("both", "data-only", "plain"), default="both",
+                        help="what RUN's lower layer is; both: the best there is, and plain beside it")
     parser.add_argument("--work")
     parser.add_argument("--json")
     args = parser.parse_args()
     args.cbs = os.path.abspath(args.cbs)
-    if args.lower_mode:
+    os.environ.pop("CBS_LOWER_MODE", None)
+    if args.lower_mode != "both":
         os.environ["CBS_LOWER_MODE"] = args.lower_mode
     with tempfile.TemporaryDirectory(prefix="cbs-bench-", dir=args.work) as work:
         bench = Bench(args, work)
