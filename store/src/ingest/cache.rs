@@ -168,21 +168,40 @@ impl<'a> Known<'a> {
         Ok(decode(&shard.bytes[place.records.clone()]))
     }
 
-    /// Writes the shards of directories whose records are new.
-    pub(super) fn save(&self, new: HashMap<DirectoryKey, Vec<Record>>) -> Result<(), StoreError> {
+    /// Writes the shards of directories whose records are new, one after the other: they are large together.
+    pub(super) fn save(&self, new: impl IntoIterator<Item = (DirectoryKey, Records)>) -> Result<(), StoreError> {
         let Some(cache) = self.cache else {
             return Ok(());
         };
-        let mut by_shard: HashMap<u8, HashMap<DirectoryKey, Vec<u8>>> = HashMap::new();
+        let mut by_shard: HashMap<u8, Vec<(DirectoryKey, Records)>> = HashMap::new();
         for (key, records) in new {
-            let rows = by_shard.entry(Self::shard_of(&key)).or_default();
-            rows.insert(key, encode(records));
+            by_shard.entry(Self::shard_of(&key)).or_default().push((key, records));
         }
         for (number, new) in by_shard {
+            let new = new.into_iter().map(|(key, records)| (key, records.sorted())).collect();
             let row = self.shard(number)?.encode_with(&new);
             cache.save(&self.key(number), &row)?;
         }
         Ok(())
+    }
+}
+
+/// Encoded records in any order.
+#[derive(Debug, Default)]
+pub(super) struct Records(Vec<u8>);
+
+impl Records {
+    /// Makes room at once: lists that grow on many threads leave holes in memory behind them.
+    pub(super) fn reserve(&mut self, records: usize) {
+        self.0.reserve_exact(records * FIXED);
+    }
+
+    pub(super) fn extend(&mut self, records: &[Record]) {
+        records.iter().for_each(|record| encode_one(record, &mut self.0));
+    }
+
+    fn sorted(self) -> Vec<u8> {
+        encode(decode(&self.0))
     }
 }
 
@@ -310,23 +329,25 @@ fn encode(mut records: Vec<Record>) -> Vec<u8> {
     records.sort_by_key(|record| record.inode);
     records.dedup_by_key(|record| record.inode);
     let mut out = Vec::with_capacity(records.len() * FIXED);
-    for record in &records {
-        out.extend_from_slice(&record.inode.to_le_bytes());
-        out.extend_from_slice(&record.size.to_le_bytes());
-        out.extend_from_slice(&record.mode.to_le_bytes());
-        for time in [record.mtime, record.ctime] {
-            out.extend_from_slice(&time.seconds.to_le_bytes());
-            out.extend_from_slice(&time.nanos.to_le_bytes());
-        }
-        out.extend_from_slice(record.blob.as_bytes());
-        let length = record
-            .capability
-            .as_ref()
-            .map_or(NO_ATTRIBUTE, |value| value.len() as u32);
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(record.capability.as_deref().unwrap_or_default());
-    }
+    records.iter().for_each(|record| encode_one(record, &mut out));
     out
+}
+
+fn encode_one(record: &Record, out: &mut Vec<u8>) {
+    out.extend_from_slice(&record.inode.to_le_bytes());
+    out.extend_from_slice(&record.size.to_le_bytes());
+    out.extend_from_slice(&record.mode.to_le_bytes());
+    for time in [record.mtime, record.ctime] {
+        out.extend_from_slice(&time.seconds.to_le_bytes());
+        out.extend_from_slice(&time.nanos.to_le_bytes());
+    }
+    out.extend_from_slice(record.blob.as_bytes());
+    let length = record
+        .capability
+        .as_ref()
+        .map_or(NO_ATTRIBUTE, |value| value.len() as u32);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(record.capability.as_deref().unwrap_or_default());
 }
 
 /// Decodes what [`encode`] wrote. A damaged row gives what could be read before the damage.

@@ -20,30 +20,49 @@ impl Scan {
         if store.is_complete(&self.tree)? {
             return Ok(());
         }
-        let mut files = Vec::new();
-        let mut seen = HashSet::new();
+        let top = Handle::open(&self.top)?;
+        let mut files = Vec::with_capacity(LOOK_UP_FILES);
         for walked in Walk::new(store, &self.tree)? {
             let walked = walked?;
-            if let Node::File { blob, size, .. } = walked.entry.node
-                && seen.insert(blob)
-            {
+            if let Node::File { blob, size, .. } = walked.entry.node {
                 files.push(ScannedFile {
                     path: walked.path,
                     blob,
                     size,
                 });
             }
+            if files.len() == LOOK_UP_FILES {
+                self.store_missing(store, &top, &mut files)?;
+            }
         }
+        self.store_missing(store, &top, &mut files)
+    }
+
+    /// Stores those of these files that are not there, and forgets them all.
+    fn store_missing(
+        &self,
+        store: &dyn FileStore,
+        top: &Handle,
+        files: &mut Vec<ScannedFile>,
+    ) -> Result<(), IngestError> {
+        let mut seen = HashSet::new();
+        files.retain(|file| seen.insert(file.blob));
         let digests: Vec<BlobDigest> = files.iter().map(|file| file.blob).collect();
         let missing: HashSet<BlobDigest> = store.missing_blobs(&digests)?.into_iter().collect();
         files.retain(|file| missing.contains(&file.blob));
-        let top = Handle::open(&self.top)?;
-        let batches = files.chunks(BATCH_FILES).collect();
-        Queue::run(self.threads.get(), batches, |batch: &[ScannedFile], _| {
-            batch.iter().try_for_each(|file| store_file(store, &top, file))
-        })
+        let batches: Vec<_> = files.chunks(BATCH_FILES).collect();
+        if !batches.is_empty() {
+            Queue::run(self.threads.get(), batches, |batch: &[ScannedFile], _| {
+                batch.iter().try_for_each(|file| store_file(store, top, file))
+            })?;
+        }
+        files.clear();
+        Ok(())
     }
 }
+
+/// Files that the store is asked about at once: large contexts are not held in memory.
+const LOOK_UP_FILES: usize = 8 << 10;
 
 /// A file whose bytes have to be stored.
 struct ScannedFile {

@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::assemble::{CAPABILITY, Collected, Contents, Found, FoundNode, Number, linked};
-use super::cache::{DirectoryKey, Known, Record, StatCache, is_racy};
+use super::cache::{DirectoryKey, Known, Record, Records, StatCache, is_racy};
 use super::walk::{Handle, Queue, Status, attribute, status_of};
 use super::{FileStore, IngestError};
 use crate::edit::settled;
@@ -73,11 +73,14 @@ pub struct Scan {
 /// [`IngestError`] names the file: one that cannot be read, or that changed again and again while it was read.
 pub fn scan(store: &dyn FileStore, top: &Path, options: &ScanOptions<'_>) -> Result<Scan, IngestError> {
     let handle = Arc::new(Handle::open(top)?);
+    let is_complete = |tree: &TreeDigest| store.is_complete(tree);
+    // A tree that is here already costs no writing, and link groups are settled before anything is stored.
+    let staging = Staging::compact(store, &is_complete);
     let walk = Walk {
         store,
         options,
         known: Known::new(options.cache, key_of(&handle.own_status()?)),
-        collected: Collected::default(),
+        collected: Collected::early(&staging),
         fresh: Mutex::default(),
     };
     let first = Task::Directory {
@@ -96,12 +99,10 @@ pub fn scan(store: &dyn FileStore, top: &Path, options: &ScanOptions<'_>) -> Res
     } = walk;
     let fresh = fresh.into_inner().unwrap_or_else(PoisonError::into_inner);
     let read = fresh.values().map(|rows| rows.read).sum();
-    known.save(fresh.into_iter().map(|(key, row)| (key, row.records)).collect())?;
-    // A tree that is here already costs no writing, and link groups are settled before anything is stored.
-    let staging = Staging::new(store);
+    known.save(fresh.into_iter().map(|(key, row)| (key, row.records)))?;
     let root = collected.assemble(&staging, Some(options.root.clone()))?;
     let tree = settled(&staging, &root.digest)?;
-    staging.keep_missing(&[tree], &|tree| store.is_complete(tree))?;
+    staging.keep_missing(&[tree], &is_complete)?;
     Ok(Scan {
         tree,
         read,
@@ -152,7 +153,7 @@ const TRIES: usize = 4;
 /// The row of a directory in which files had to be read.
 #[derive(Default)]
 struct FreshRow {
-    records: Vec<Record>,
+    records: Records,
     read: usize,
 }
 
@@ -160,7 +161,7 @@ struct Walk<'a> {
     store: &'a dyn FileStore,
     options: &'a ScanOptions<'a>,
     known: Known<'a>,
-    collected: Collected,
+    collected: Collected<'a>,
     fresh: Mutex<HashMap<DirectoryKey, FreshRow>>,
 }
 
@@ -272,7 +273,7 @@ impl Walk<'_> {
             });
         }
         let (key, unread) = self.look_up(handle, &mut entries, regular, &inodes)?;
-        self.collected.add_directory(number, false, entries);
+        self.collected.add_directory(number, false, entries)?;
         let mut batch = Vec::new();
         let mut bytes = 0;
         for file in unread {
@@ -324,7 +325,11 @@ impl Walk<'_> {
             let kept = records
                 .into_iter()
                 .filter(|record| inodes.contains(&record.inode) && !replaced.contains(&record.inode));
-            self.fresh().entry(key).or_default().records.extend(kept);
+            let kept: Vec<Record> = kept.collect();
+            let mut fresh = self.fresh();
+            let row = &mut fresh.entry(key).or_default().records;
+            row.reserve(kept.len() + unread.len());
+            row.extend(&kept);
         }
         Ok((key, unread))
     }
@@ -351,14 +356,15 @@ impl Walk<'_> {
         }
         self.store.put_small(&small)?;
         self.collected.add_contents(
+            number,
             files
                 .iter()
                 .zip(contents)
-                .map(|(file, contents)| ((number, file.place), contents)),
-        );
+                .map(|(file, contents)| (file.place, contents)),
+        )?;
         let mut fresh = self.fresh();
         let row = fresh.entry(key).or_default();
-        row.records.extend(records);
+        row.records.extend(&records);
         row.read += files.len();
         Ok(())
     }

@@ -175,7 +175,7 @@ struct Walk<'a> {
     store: &'a dyn FileStore,
     options: &'a UpperOptions<'a>,
     stubs: HashSet<Vec<u8>>,
-    collected: Collected,
+    collected: Collected<'a>,
     /// Files with several names that were taken in by one of them.
     taken: Mutex<HashMap<Inode, Contents>>,
     /// Paths that have a counterpart in the lower tree; noted only when some owners are not known here.
@@ -200,11 +200,10 @@ impl Walk<'_> {
                 let mut contents = Vec::with_capacity(files.len());
                 let mut small = Vec::new();
                 for file in files {
-                    contents.push(((number, file.place), self.file(&parent, &file, &mut small)?));
+                    contents.push((file.place, self.file(&parent, &file, &mut small)?));
                 }
                 self.store.put_small(&small)?;
-                self.collected.add_contents(contents);
-                Ok(())
+                Ok(self.collected.add_contents(number, contents)?)
             }
         }
     }
@@ -275,7 +274,7 @@ impl Walk<'_> {
                 });
             }
         }
-        self.collected.add_directory(number, opaque, entries);
+        self.collected.add_directory(number, opaque, entries)?;
         let rest = Task::Files {
             number,
             parent: Arc::clone(handle),

@@ -12,7 +12,7 @@ use super::{Inner, Store};
 use crate::{Directory, DirectoryError, DirectoryRef, DirectoryStore, Entry, Node, StoreError, TreeDigest};
 
 /// Bytes of decoded directories kept in memory.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 32 << 20;
 /// Parts of the cache, each behind its own lock.
 const SHARDS: usize = 16;
 

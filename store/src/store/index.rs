@@ -130,8 +130,9 @@ impl Index {
         connection.set_prepared_statement_cache_capacity(64);
         // Closing must not cost a sync; `close` moves a long log by its own rule.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // What is mapped counts as this process's memory, once for each connection.
         connection.execute_batch(
-            "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 268435456;
+            "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA mmap_size = 16777216;
              PRAGMA cache_size = -4096; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216;",
         )?;
         Ok(connection)

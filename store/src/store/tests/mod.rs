@@ -4,6 +4,7 @@ mod basics;
 mod damage;
 mod format;
 mod gc;
+mod plans;
 
 use std::io::Read;
 
